@@ -1,0 +1,1 @@
+"""Normalisr and voomaLmFit, out of core."""

@@ -1,0 +1,1 @@
+"""Mathematics of one block: NumPy, SciPy and Numba; pure, single-threaded, no Dask, no files."""

@@ -1,0 +1,1 @@
+"""Files: ingest, the count store, the result store; knows Zarr, no statistics."""
