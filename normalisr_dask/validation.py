@@ -1,0 +1,129 @@
+"""Border checks that the steps, the pipeline and the command line share.
+
+Each check returns nothing and raises with what was expected, what was found and, where there is one, a way out.
+"""
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from numbers import Integral, Real
+
+_SHOWN_CHOICES = 10
+
+
+def check_positive(value: float, name: str) -> None:
+    """Refuse everything but finite numbers above 0.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no real number.
+    ValueError
+        If `value` is 0, negative, infinite or NaN.
+    """
+    _check_number(value, name)
+    if not 0 < value < float("inf"):
+        msg = f"{name} must be a positive number, not {value}"
+        raise ValueError(msg)
+
+
+def check_count(value: int, name: str, *, minimum: int = 0) -> None:
+    """Refuse everything but whole numbers of at least `minimum`.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no integer.
+    ValueError
+        If `value` is below `minimum`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        msg = f"{name} must be a whole number, not {value!r}"
+        raise TypeError(msg)
+    if value < minimum:
+        msg = f"{name} must be at least {minimum}, not {value}"
+        raise ValueError(msg)
+
+
+def check_fraction(value: float, name: str) -> None:
+    """Refuse everything but numbers from 0 to 1, both included.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no real number.
+    ValueError
+        If `value` is below 0, above 1 or NaN.
+    """
+    _check_number(value, name)
+    if not 0 <= value <= 1:
+        msg = f"{name} must lie between 0 and 1, not {value}"
+        raise ValueError(msg)
+
+
+def check_probability(value: float, name: str) -> None:
+    """Refuse everything but numbers above 0 and below 1, as a significance level must be.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no real number.
+    ValueError
+        If `value` is 0 or less, 1 or more, or NaN.
+    """
+    _check_number(value, name)
+    if not 0 < value < 1:
+        msg = f"{name} must be above 0 and below 1, not {value}"
+        raise ValueError(msg)
+
+
+def check_choice(value: str, choices: Sequence[str], name: str) -> None:
+    """Refuse a value that is not among the choices, and suggest the closest one.
+
+    Parameters
+    ----------
+    value
+        What the caller gave.
+    choices
+        What there is to choose from.
+    name
+        What the value is called in the message.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not one of `choices`.
+
+    Examples
+    --------
+    >>> check_choice("exclud", ["ignore", "exclude"], "other_groupings")
+    Traceback (most recent call last):
+    ...
+    ValueError: other_groupings 'exclud' is not one of 'ignore', 'exclude'; did you mean 'exclude'?
+    """
+    if value in choices:
+        return
+    msg = f"{name} {value!r} is not one of {listing(choices)}"
+    closest = get_close_matches(str(value), list(map(str, choices)), n=1)
+    if closest:
+        msg += f"; did you mean {closest[0]!r}?"
+    raise ValueError(msg)
+
+
+def listing(names: Collection[str], shown: int = _SHOWN_CHOICES) -> str:
+    """Quote the first names of a list for a message, and count the rest.
+
+    Examples
+    --------
+    >>> listing(["a", "b", "c"], shown=2)
+    "'a', 'b' and 1 more"
+    """
+    first = ", ".join(repr(str(name)) for _, name in zip(range(shown), names, strict=False))
+    rest = len(names) - shown
+    return f"{first} and {rest:,} more" if rest > 0 else first or "nothing"
+
+
+def _check_number(value: float, name: str) -> None:
+    """Refuse what is no real number, truth values among it."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, not {value!r}"
+        raise TypeError(msg)
