@@ -375,4 +375,6 @@ def _draw_counts(
         indices.append((positions % n_genes).astype(np.int32))
         row_lengths.append(np.count_nonzero(block, axis=1))
     starts = np.concatenate([[0], np.cumsum(np.concatenate(row_lengths))])
+    # SciPy gives indices the width of the starts
+    starts = starts.astype(np.int32 if starts[-1] <= np.iinfo(np.int32).max else np.int64)
     return csc_array((np.concatenate(data), np.concatenate(indices), starts), shape=(n_genes, n_cells))
