@@ -101,15 +101,15 @@ def test_no_gene_has_two_parts(screen: SimulatedScreen) -> None:
 
 
 def test_module_genes_correlate_and_others_do_not(screen: SimulatedScreen) -> None:
-    counts = screen.counts.toarray()
-    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
-    residuals = (counts - expected) / np.sqrt(expected + 0.2 * expected**2)
     genes = {name: number for number, name in enumerate(screen.gene_names)}
     pairs = screen.module_pairs()
     assert len(pairs) == 3 * 20 * 19 // 2
     assert (pairs["gene"] < pairs["gene_2"]).all()
     members = sorted({genes[name] for name in pairs["gene"]} | {genes[name] for name in pairs["gene_2"]})
-    squared = np.corrcoef(residuals[members]) ** 2
+    counts = screen.counts.toarray()
+    expected = np.outer(counts[members].sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    residuals = (counts[members] - expected) / np.sqrt(expected + 0.2 * expected**2)
+    squared = np.corrcoef(residuals) ** 2
     planted = np.zeros_like(squared, dtype=bool)
     position = {gene: number for number, gene in enumerate(members)}
     for gene, partner in pairs.itertuples(index=False):
