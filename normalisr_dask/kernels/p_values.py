@@ -19,8 +19,8 @@ At y = 0 all its solutions but one are singular, and a Chebyshev series cannot b
 collocation [2]_ gives the coefficients from one 32 × 32 linear system for each ν, in microseconds and without any
 special function. Each P-value then costs one series, one log1p and one exp.
 
-Accuracy, against 40-digit arithmetic: W within 2e-12 relative for ν ≥ 1 (2e-15 for ν ≥ 20, 1e-10 for any ν > 0). R²
-itself limits P more: its rounding, a relative 1.1e-16, moves P by a relative 1.1e-16 · t²/2. That is 8e-14 at
+Accuracy, against multiprecision arithmetic: W within 2e-12 relative for ν ≥ 1 (2e-15 for ν ≥ 20, 1e-10 for any ν > 0).
+R² itself limits P more: its rounding, a relative 1.1e-16, moves P by a relative 1.1e-16 · t²/2. That is 8e-14 at
 P = 1e-300 and many degrees of freedom, but all digits are lost where 1 − R² is 1e-16.
 
 References
@@ -171,7 +171,7 @@ def _distinct_pairs(rows: ArrayLike, columns: ArrayLike) -> tuple[FloatArray, In
     row_array, column_array = np.atleast_1d(rows), np.atleast_1d(columns)
     distinct, which = _distinct(np.concatenate([row_array, column_array]))
     if distinct.size == 1:
-        return distinct, np.zeros((), dtype=np.intp)
+        return distinct, np.broadcast_to(which[:1], (row_array.size, column_array.size))
     return distinct, np.minimum.outer(which[: row_array.size], which[row_array.size :])
 
 
@@ -189,14 +189,12 @@ def _evaluate(
             f"but is a {layout} {out.dtype} array of shape {out.shape}"
         )
         raise ValueError(msg)
-    if which.size == 1:
-        indices = which.reshape(1)
-    else:
-        try:
-            indices = np.broadcast_to(which, squares.shape).reshape(-1)
-        except ValueError:
-            msg = f"degrees of freedom of shape {which.shape} do not broadcast to R² of shape {squares.shape}"
-            raise ValueError(msg) from None
+    try:
+        indices = np.broadcast_to(which, squares.shape)
+    except ValueError:
+        msg = f"degrees of freedom of shape {which.shape} do not broadcast to R² of shape {squares.shape}"
+        raise ValueError(msg) from None
+    indices = np.zeros(1, dtype=np.intp) if distinct.size == 1 else indices.reshape(-1)
     if squares.size:
         scales = np.array([_scale(nu) for nu in distinct.tolist()])
         coefficients = np.stack([_coefficients(nu) for nu in distinct.tolist()])

@@ -200,3 +200,5 @@ def test_degrees_of_freedom_that_do_not_broadcast() -> None:
         p_value(np.zeros((2, 3)), [10, 11])
     with pytest.raises(ValueError, match=r"of shape \(3, 2\) do not broadcast to R² of shape \(2, 3\)"):
         pairwise_p_value(np.zeros((2, 3)), [10, 11, 12], [10, 11])
+    with pytest.raises(ValueError, match=r"of shape \(3, 2\) do not broadcast to R² of shape \(2, 3\)"):
+        pairwise_p_value(np.zeros((2, 3)), [10, 10, 10], [10, 10])
