@@ -1,0 +1,415 @@
+"""From a scheduler's address, a scheduler file or nothing at all to a Dask client.
+
+With nothing given, a local cluster of processes is started, with as many workers as fill the cores; it listens on the
+loopback interface only and is gone when the ``with`` block ends. In every case the workers' BLAS and OpenMP libraries
+are held to one thread, since chunks are the only parallelism.
+"""
+
+import gc
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import dask
+import psutil
+import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
+from dask.system import cpu_count
+from dask.utils import parse_bytes
+from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
+from distributed.system import memory_limit as machine_memory
+from threadpoolctl import threadpool_limits
+
+from normalisr_dask.validation import check_count
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+LOOPBACK = "127.0.0.1"
+_ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
+_NOISY_LOGGERS = ("distributed", "asyncio", "tornado")
+_SHARE_OF_MEMORY = 0.8
+_ANSWER_SECONDS = 20.0
+_SMALLEST_MEMORY_LIMIT = 2**26
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": 1,
+    "MKL_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "BLIS_NUM_THREADS": 1,
+    "VECLIB_MAXIMUM_THREADS": 1,
+    "NUMEXPR_NUM_THREADS": 1,
+    "NUMBA_NUM_THREADS": 1,
+}
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Which cluster to compute on.
+
+    Attributes
+    ----------
+    scheduler
+        Address of a running scheduler, such as ``tcp://10.0.0.1:8786``.
+    scheduler_file
+        File that ``dask scheduler --scheduler-file`` writes. Without either, a local cluster is started.
+    workers
+        Processes of the local cluster; by default as many as make workers × threads the number of cores.
+    threads_per_worker
+        Tasks that a worker of the local cluster runs at a time.
+    memory_limit
+        Bytes a worker of the local cluster may use; by default 80 % of the machine's memory over the workers.
+    local_directory
+        Folder for what the local workers spill; by default Dask's.
+    tls_ca, tls_cert, tls_key
+        PEM files; with them every connection is encrypted and both sides must show a certificate of that authority.
+    dashboard
+        Serve Dask's dashboard of the local cluster, on the loopback interface.
+    answer_seconds
+        How long to wait for the scheduler and for its first worker.
+
+    Raises
+    ------
+    ValueError
+        If a running scheduler is named twice, by no address, or with options that only shape a local cluster.
+    ValueError
+        If workers, threads or bytes are too few.
+    ValueError
+        If there are TLS files but the address is not ``tls://``, or authority or certificate is missing.
+    FileNotFoundError
+        If a TLS file does not exist.
+    """
+
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    workers: int | None = None
+    threads_per_worker: int = 1
+    memory_limit: int | None = None
+    local_directory: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    dashboard: bool = False
+    answer_seconds: float = _ANSWER_SECONDS
+
+    def __post_init__(self) -> None:
+        check_count(self.threads_per_worker, "threads_per_worker", minimum=1)
+        if self.workers is not None:
+            check_count(self.workers, "workers", minimum=1)
+        if self.memory_limit is not None and self.memory_limit < _SMALLEST_MEMORY_LIMIT:
+            msg = f"memory_limit is {self.memory_limit:,} bytes a worker, less than Python takes; give 500MB or more"
+            raise ValueError(msg)
+        if self.scheduler is not None and self.scheduler_file is not None:
+            msg = "give either the scheduler's address or its scheduler file, not both"
+            raise ValueError(msg)
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            msg = f"{self.scheduler!r} is no scheduler address: write protocol, host and port, such as tcp://10.0.0.1:8786"
+            raise ValueError(msg)
+        if not self.is_local:
+            self._refuse_local_options()
+        self._check_tls()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a local cluster is started."""
+        return self.scheduler is None and self.scheduler_file is None
+
+    def sized(self) -> "ClusterSettings":
+        """Fill in the local cluster's number of workers and memory limit, so that together they use this machine.
+
+        Returns
+        -------
+        ClusterSettings
+            The same settings with `workers` and `memory_limit` as numbers.
+        """
+        workers = self.workers or max(1, cpu_count() // self.threads_per_worker)
+        return replace(
+            self,
+            workers=workers,
+            memory_limit=self.memory_limit or int(_SHARE_OF_MEMORY * machine_memory() / workers),
+        )
+
+    def _refuse_local_options(self) -> None:
+        """Refuse what would size workers that are sized already."""
+        given = {
+            "workers": self.workers is not None,
+            "threads_per_worker": self.threads_per_worker != 1,
+            "memory_limit": self.memory_limit is not None,
+            "local_directory": self.local_directory is not None,
+            "dashboard": self.dashboard,
+        }
+        names = ", ".join(name for name, is_given in given.items() if is_given)
+        if names:
+            msg = (
+                f"{names}: only for a local cluster; a running scheduler's workers are set where they are started "
+                "(dask worker --nworkers, --nthreads, --memory-limit, --local-directory)"
+            )
+            raise ValueError(msg)
+
+    def _check_tls(self) -> None:
+        """Refuse half an encryption."""
+        files = {"tls_ca": self.tls_ca, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
+        if not any(files.values()):
+            return
+        if self.tls_ca is None or self.tls_cert is None:
+            msg = "TLS needs an authority and a certificate: give tls_ca and tls_cert (and tls_key, if apart)"
+            raise ValueError(msg)
+        for name, path in files.items():
+            if path is not None and not Path(path).is_file():
+                msg = f"{name}: there is no file {path}"
+                raise FileNotFoundError(msg)
+        if self.scheduler is not None and not self.scheduler.startswith("tls://"):
+            msg = f"with TLS files the scheduler's address must start with tls://, not {self.scheduler!r}"
+            raise ValueError(msg)
+
+
+class OneThreadInLibraries(WorkerPlugin):
+    """Holds a worker's BLAS and OpenMP libraries to one thread, whatever its environment says."""
+
+    name = "normalisr-dask-one-thread-in-libraries"
+
+    def setup(self, worker: Worker) -> None:
+        """Dask calls this once in every worker, also in those that join later."""
+        self.limits = threadpool_limits(limits=1)
+
+    def teardown(self, worker: Worker) -> None:
+        """Give back the numbers of threads from before."""
+        self.limits.restore_original_limits()
+
+
+def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
+    """Connect to the cluster that the settings name, or start a local one.
+
+    Parameters
+    ----------
+    settings
+        Which cluster.
+
+    Returns
+    -------
+    context manager
+        Gives the client. On leaving, after errors and Ctrl-C, too, the client is closed and so is a local cluster; a
+        running scheduler stays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the scheduler file does not appear in time.
+    ValueError
+        If the scheduler file is not one.
+    ConnectionError
+        If the scheduler does not answer in time, has no workers, or these cannot import this package.
+    """
+    return _local_client(settings.sized()) if settings.is_local else _client_of_running_scheduler(settings)
+
+
+def worker_peaks(client: Client) -> dict[str, int]:
+    """Ask every worker for the most memory it has held since it started.
+
+    Parameters
+    ----------
+    client
+        A connected client.
+
+    Returns
+    -------
+    dict
+        Bytes by worker address.
+    """
+    return dict(client.run(peak_bytes))
+
+
+def memory_limits(client: Client) -> dict[str, int]:
+    """Ask every worker for its memory limit.
+
+    Parameters
+    ----------
+    client
+        A connected client.
+
+    Returns
+    -------
+    dict
+        Bytes by worker address; for a worker without a limit the memory of its machine.
+    """
+    return dict(client.run(_memory_limit))
+
+
+def peak_bytes() -> int:
+    """Give the most memory that this process has held at a time, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return psutil.Process().memory_info().peak_wset
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory such as ``1.5GB``, ``800 MiB`` or a plain number of bytes.
+
+    Parameters
+    ----------
+    text
+        Number and unit.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such amount.
+
+    Examples
+    --------
+    >>> parse_memory("1.5GB")
+    1500000000
+    """
+    try:
+        amount = parse_bytes(text) if text[:1].isdigit() else 0  # Dask reads "" as one byte
+    except ValueError:
+        amount = 0
+    if amount <= 0:
+        msg = f"{text!r} is no amount of memory: write a number and a unit, such as 1.5GB or 800MiB"
+        raise ValueError(msg)
+    return amount
+
+
+@contextmanager
+def _local_client(settings: ClusterSettings) -> Iterator[Client]:
+    """Start a local cluster, and end it with the block."""
+    if settings.dashboard and find_spec("bokeh") is None:
+        msg = "the dashboard needs the package bokeh: pip install bokeh"
+        raise ValueError(msg)
+    security = _security(settings)
+    # Read when a worker process is spawned, before it loads any library.
+    threads = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ONE_THREAD.items()}
+    with (
+        _quiet_logs(),
+        dask.config.set(threads),
+        LocalCluster(
+            n_workers=settings.workers,
+            threads_per_worker=settings.threads_per_worker,
+            processes=True,
+            memory_limit=settings.memory_limit,
+            local_directory=settings.local_directory,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"dashboard": settings.dashboard},
+            security=security,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        client.register_plugin(OneThreadInLibraries())
+        yield client
+
+
+@contextmanager
+def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
+    """Connect to a scheduler that others started, and leave it running."""
+    address = settings.scheduler or _address_in_file(Path(str(settings.scheduler_file)), settings.answer_seconds)
+    if settings.tls_ca is not None and not address.startswith("tls://"):
+        msg = f"with TLS files the scheduler must be at tls://, but {settings.scheduler_file} names {address}"
+        raise ValueError(msg)
+    with _quiet_logs(), _answering_client(address, settings) as client:
+        _wait_for_a_worker(client, address, settings.answer_seconds)
+        _pin_threads(client, address)
+        yield client
+
+
+def _answering_client(address: str, settings: ClusterSettings) -> Client:
+    """Connect, or say in one line what is wrong."""
+    try:
+        return Client(address, timeout=settings.answer_seconds, security=_security(settings), set_as_default=True)
+    except (OSError, ValueError, TypeError) as error:
+        msg = (
+            f"the Dask scheduler at {address} did not answer within {settings.answer_seconds:g} seconds; "
+            "check the address and that `dask scheduler` runs there"
+        )
+        raise ConnectionError(msg) from error
+
+
+def _wait_for_a_worker(client: Client, address: str, seconds: float) -> None:
+    """Refuse a scheduler without workers, which would let tasks wait for ever."""
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError as error:
+        msg = (
+            f"the Dask scheduler at {address} has no workers after {seconds:g} seconds; "
+            f"start some with `dask worker {address}`"
+        )
+        raise ConnectionError(msg) from error
+
+
+def _pin_threads(client: Client, address: str) -> None:
+    """Send the plugin, which needs this package on the workers."""
+    try:
+        client.register_plugin(OneThreadInLibraries())
+    except Exception as error:  # whatever the worker raised while it read the plugin
+        msg = (
+            f"the workers of the Dask scheduler at {address} cannot load normalisr_dask "
+            f"({type(error).__name__}: {error}); start them in the environment that runs this command"
+        )
+        raise ConnectionError(msg) from error
+
+
+def _address_in_file(path: Path, seconds: float) -> str:
+    """Read a scheduler file; a scheduler that is just starting gets some time to write it."""
+    give_up = time.monotonic() + seconds
+    while not path.exists() or path.stat().st_size == 0:
+        if time.monotonic() > give_up:
+            msg = (
+                f"no scheduler file {path} after {seconds:g} seconds; "
+                f"start a scheduler with `dask scheduler --scheduler-file {path}`"
+            )
+            raise FileNotFoundError(msg)
+        time.sleep(0.1)
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{path} is no scheduler file: expected the JSON that `dask scheduler --scheduler-file` writes"
+        raise ValueError(msg) from error
+
+
+def _security(settings: ClusterSettings) -> Security | None:
+    """Use one certificate for every role; without files Dask's own configuration stays in force."""
+    if settings.tls_ca is None:
+        return None
+    roles = ("client", "scheduler", "worker")
+    certificates = {f"tls_{role}_cert": settings.tls_cert for role in roles}
+    keys = {f"tls_{role}_key": settings.tls_key for role in roles if settings.tls_key is not None}
+    return Security(tls_ca_file=settings.tls_ca, require_encryption=True, **certificates, **keys)
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep Dask's log lines off the terminal; failures come back as exceptions."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        gc.collect()  # asyncio complains of abandoned tasks when they are collected
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _memory_limit(dask_worker: Worker) -> int:
+    """Tell, inside a worker, what Dask holds it to."""
+    return dask_worker.identity()["memory_limit"] or machine_memory()
