@@ -236,10 +236,10 @@ def _check_lengths(path: str | Path, root: ZarrGroup, shape: tuple[int, int]) ->
 def _names_array(table: ZarrGroup) -> ZarrArray:
     """Return the stored array that is as long as the index of a table."""
     names = table[table.attrs["_index"]]
-    for part in ("codes", "values"):  # of a categorical, of a nullable index
-        if part in names:
-            return names[part]
-    return names
+    kind = str(names.attrs.get("encoding-type"))
+    if kind == "categorical":
+        return names["codes"]
+    return names["values"] if kind.startswith("nullable-") else names
 
 
 def _read_names(table: ZarrGroup) -> np.ndarray:

@@ -96,6 +96,13 @@ class CountStoreWriter:
     ) -> None:
         self.discard()
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for files that are needed until the store is finished."""
+        folder = self._work_path / "scratch"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def append(self, entries_per_cell: np.ndarray, indices: np.ndarray, counts: np.ndarray) -> None:
         """Append the next cells.
 
@@ -160,6 +167,7 @@ class CountStoreWriter:
             "largest_count": self.largest_count,
             "provenance": self._provenance,
         }
+        shutil.rmtree(self.scratch)
         _claim_file(self._work_path).unlink()
         if self.path.exists():
             self.path.rename(self._replaced_path)
