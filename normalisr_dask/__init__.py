@@ -1,1 +1,19 @@
-"""Normalisr and voomaLmFit, out of core."""
+"""Normalisr and voomaLmFit for single-cell counts that do not fit in memory, on Dask and Zarr."""
+
+from normalisr_dask.steps.coexpression import coex
+from normalisr_dask.steps.differential import de
+from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
+from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
+from normalisr_dask.steps.quality_control import qc_outlier, qc_reads
+
+__all__ = [
+    "coex",
+    "compute_var",
+    "de",
+    "lcpm",
+    "normcov",
+    "normvar",
+    "qc_outlier",
+    "qc_reads",
+    "scaling_factor",
+]

@@ -26,6 +26,22 @@ def check_positive(value: float, name: str) -> None:
         raise ValueError(msg)
 
 
+def check_not_negative(value: float, name: str) -> None:
+    """Refuse everything but finite numbers of at least 0.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no real number.
+    ValueError
+        If `value` is negative, infinite or NaN.
+    """
+    _check_number(value, name)
+    if not 0 <= value < float("inf"):
+        msg = f"{name} must be 0 or more, not {value}"
+        raise ValueError(msg)
+
+
 def check_count(value: int, name: str, *, minimum: int = 0) -> None:
     """Refuse everything but whole numbers of at least `minimum`.
 
@@ -76,7 +92,7 @@ def check_probability(value: float, name: str) -> None:
         raise ValueError(msg)
 
 
-def check_choice(value: str, choices: Sequence[str], name: str) -> None:
+def check_choice(value: object, choices: Sequence[object], name: str) -> None:
     """Refuse a value that is not among the choices, and suggest the closest one.
 
     Parameters
@@ -102,8 +118,8 @@ def check_choice(value: str, choices: Sequence[str], name: str) -> None:
     """
     if value in choices:
         return
-    msg = f"{name} {value!r} is not one of {listing(choices)}"
-    closest = get_close_matches(str(value), list(map(str, choices)), n=1)
+    msg = f"{name} {value!r} is not one of {listing([str(choice) for choice in choices])}"
+    closest = get_close_matches(str(value), [str(choice) for choice in choices], n=1)
     if closest:
         msg += f"; did you mean {closest[0]!r}?"
     raise ValueError(msg)

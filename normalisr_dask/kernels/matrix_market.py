@@ -31,6 +31,12 @@ _SAFE_DIGITS: Final = 18  # decimal digits that fit in int64
 
 
 @njit(nogil=True, cache=True)
+def _digit(text: np.ndarray, position: int) -> int:
+    """Value of a digit; below 0 or above 9 if there is none."""
+    return int(np.int64(text[position])) - _ZERO
+
+
+@njit(nogil=True, cache=True)
 def parse_count(text: np.ndarray, start: int) -> tuple[int, int, int]:
     """Read one count, as an integer or as a decimal number with a whole value.
 
@@ -57,7 +63,7 @@ def parse_count(text: np.ndarray, start: int) -> tuple[int, int, int]:
     in_fraction = False
     overflow = False
     while True:
-        digit = np.int64(text[position]) - _ZERO
+        digit = _digit(text, position)
         if 0 <= digit < 10:
             n_digits += 1
             if in_fraction:
@@ -87,8 +93,8 @@ def parse_count(text: np.ndarray, start: int) -> tuple[int, int, int]:
             position += 1
         first_digit = position
         power = 0
-        while 0 <= np.int64(text[position]) - _ZERO < 10:
-            power = min(10 * power + np.int64(text[position]) - _ZERO, 10**6)
+        while 0 <= _digit(text, position) < 10:
+            power = min(10 * power + _digit(text, position), 10**6)
             position += 1
         if position == first_digit:
             return 0, position, UNPARSABLE
@@ -151,8 +157,8 @@ def parse_entries(
 
         row = 0
         start = position
-        while 0 <= np.int64(text[position]) - _ZERO < 10:
-            row = 10 * row + (np.int64(text[position]) - _ZERO)
+        while 0 <= _digit(text, position) < 10:
+            row = 10 * row + _digit(text, position)
             position += 1
         if position == start or not (text[position] == _SPACE or text[position] == _TAB):
             return n_entries, n_lines, UNPARSABLE, start
@@ -163,8 +169,8 @@ def parse_entries(
 
         column = 0
         start = position
-        while 0 <= np.int64(text[position]) - _ZERO < 10:
-            column = 10 * column + (np.int64(text[position]) - _ZERO)
+        while 0 <= _digit(text, position) < 10:
+            column = 10 * column + _digit(text, position)
             position += 1
         if position == start:
             return n_entries, n_lines, UNPARSABLE, start
@@ -179,8 +185,8 @@ def parse_entries(
                 position += 1
             start = position
             count = 0
-            while 0 <= np.int64(text[position]) - _ZERO < 10:
-                count = 10 * count + (np.int64(text[position]) - _ZERO)
+            while 0 <= _digit(text, position) < 10:
+                count = 10 * count + _digit(text, position)
                 position += 1
             plain = position > start and text[position] <= _SPACE and position - start <= _SAFE_DIGITS
             if not plain or count > LARGEST_COUNT:

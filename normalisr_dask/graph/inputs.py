@@ -1,0 +1,95 @@
+"""Inputs of every kind as Dask arrays: NumPy, SciPy sparse, Dask with dense or sparse chunks, Zarr arrays."""
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+import zarr
+
+#: Size of a block, counted as dense float64: several fit into a processor's share of memory, few enough tasks remain.
+BLOCK_BYTES = 32 << 20
+
+
+def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """Return how many cells make a block of ``n_rows`` genes of at most ``block_bytes`` as dense float64."""
+    return max(1, block_bytes // (8 * max(1, n_rows)))
+
+
+def as_matrix(values: Any, name: str) -> da.Array:
+    """Return a two-dimensional Dask array of rows × cells; sparse input keeps sparse chunks.
+
+    Parameters
+    ----------
+    values
+        NumPy array, SciPy sparse array or matrix, Dask array with dense or sparse chunks, or Zarr array.
+    name
+        What the caller calls it; for the error.
+
+    Raises
+    ------
+    TypeError
+        If the values are none of the above.
+    ValueError
+        If the values do not have two dimensions.
+    """
+    if not hasattr(values, "shape") or not hasattr(values, "dtype"):
+        msg = (
+            f"expected {name} as a NumPy, SciPy sparse, Dask or Zarr array, found {type(values).__name__}; "
+            "for a count store use open_counts(path).matrix"
+        )
+        raise TypeError(msg)
+    if len(values.shape) != 2:
+        msg = f"expected {name} with 2 dimensions (rows, cells), found {len(values.shape)}"
+        raise ValueError(msg)
+    if isinstance(values, da.Array):
+        return values
+    if isinstance(values, zarr.Array):
+        return da.from_zarr(values)
+    chunks = (values.shape[0], min(max(1, values.shape[1]), cells_per_block(values.shape[0])))
+    if scipy.sparse.issparse(values):
+        columns = scipy.sparse.csc_array(values)
+        return da.from_array(
+            columns, chunks=chunks, asarray=False, meta=scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
+        )
+    return da.from_array(np.asarray(values), chunks=chunks)
+
+
+def is_sparse(array: da.Array) -> bool:
+    """Return whether the chunks of the array are SciPy sparse arrays."""
+    return scipy.sparse.issparse(array._meta)
+
+
+def as_rows(values: Any, name: str, like: Any) -> da.Array:
+    """Return rows × cells with one chunk of rows and the cell chunks of ``like``.
+
+    Raises
+    ------
+    ValueError
+        If the number of cells differs.
+    """
+    rows = as_matrix(values, name)
+    if rows.shape[1] != like.shape[1]:
+        msg = f"expected {name} with {like.shape[1]} cells (columns), found {rows.shape[1]}"
+        raise ValueError(msg)
+    return rows.rechunk((-1, like.chunks[1]))
+
+
+def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:
+    """Return a one-dimensional Dask array of the expected size.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one.
+    """
+    vector = values if isinstance(values, da.Array) else da.asarray(np.asarray(values))
+    if vector.shape != (size,):
+        msg = f"expected {name} with one value for each of {size} {what}, found shape {vector.shape}"
+        raise ValueError(msg)
+    return vector
+
+
+def positions(sizes: tuple[int, ...]) -> da.Array:
+    """Return 0, 1, … as int64 in chunks of the given sizes; made in the tasks, not carried in the graph."""
+    return da.arange(sum(sizes), chunks=(sizes,), dtype=np.int64)

@@ -1,0 +1,46 @@
+"""Blocks of counts, dense or sparse: the few things that depend on how a block is held.
+
+A block is genes × cells: a NumPy array or a SciPy sparse array. Sparse blocks come as CSC, so that
+the entries of a cell lie together.
+"""
+
+import numpy as np
+import scipy.sparse
+from numba import njit
+from numpy.typing import NDArray
+
+Block = NDArray[np.generic] | scipy.sparse.csc_array
+
+
+def as_sparse(block: Block) -> scipy.sparse.csc_array:
+    """Return the block as CSC without stored zeros."""
+    sparse = scipy.sparse.csc_array(block)
+    if np.any(sparse.data == 0):
+        sparse = sparse.copy()
+        sparse.eliminate_zeros()
+    return sparse
+
+
+def dense_from_entries(sparse: scipy.sparse.csc_array, values: NDArray[np.float64], fill: float) -> NDArray[np.float64]:
+    """Return genes × cells with ``values`` at the stored entries of ``sparse`` and ``fill`` elsewhere.
+
+    The result is in column order (cells contiguous), as the entries are, so each is written once and in order.
+    """
+    n_genes, n_cells = sparse.shape
+    dense = np.full((n_cells, n_genes), fill, dtype=np.float64)
+    _scatter(sparse.indptr, sparse.indices, np.ascontiguousarray(values), dense)
+    return dense.T
+
+
+@njit(nogil=True, cache=True)
+def _scatter(offsets, genes, values, dense):  # type: ignore[no-untyped-def]
+    for cell in range(dense.shape[0]):
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            dense[cell, genes[entry]] = values[entry]
+
+
+def dense_float(block: Block) -> NDArray[np.float64]:
+    """Return the block as a dense float64 array; a dense float64 block is returned as it is, not copied."""
+    if scipy.sparse.issparse(block):
+        return np.asarray(block.toarray(), dtype=np.float64)
+    return np.asarray(block, dtype=np.float64)

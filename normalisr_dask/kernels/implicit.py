@@ -1,0 +1,265 @@
+r"""Normalised expression as an implicit matrix: what the tests ask of it, at a cost proportional to the non-zeros.
+
+Log-CPM is :math:`x_{gc} = s_{gc} + z_c` with :math:`s_{gc} = f(k_{gc}) − f(0)` as sparse as the counts and one number
+a cell :math:`z_c`. Normalised expression is :math:`y_{gc} = k_g u_{gc} (s_{gc} + z_c − β_g·C_c)` with
+:math:`u_{gc} = e^{t_g L_c}`, :math:`L = \log w`.
+
+Sums over cells that involve s run over the non-zeros. What is dense has the form
+:math:`h_{ab}(t) = Σ_c e^{t L_c} a_c b_c` with a, b among z, the rows of C and the caller's rows: a smooth function of
+one number, evaluated at Chebyshev nodes of the range of t and interpolated to the genes
+(:mod:`normalisr_dask.kernels.chebyshev`).
+
+Letters of the shapes: G genes, q covariates, n cells of a block, r rows, m nodes.
+"""
+
+import numpy as np
+import scipy.sparse
+from numba import njit
+from numpy.typing import NDArray
+
+from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float
+from normalisr_dask.kernels.chebyshev import N_NODES, interpolation_matrix, nodes
+from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
+from normalisr_dask.kernels.linear_algebra import symmetric_pinv
+from normalisr_dask.kernels.log_cpm import mean_log_cpm, posterior_mean
+from normalisr_dask.kernels.normalisation import covariate_pairs, normalised, variance_factor
+
+Floats = NDArray[np.float64]
+ZERO_COUNT = np.zeros(1, dtype=np.int64)
+
+
+def deviations(block: Block) -> scipy.sparse.csc_array:
+    """Return s = f(k) − f(0) of a block of counts, as sparse as the counts; the total of all counts cancels."""
+    sparse = as_sparse(block)
+    values = posterior_mean(sparse.data, 0.0) - posterior_mean(ZERO_COUNT, 0.0)
+    return scipy.sparse.csc_array((values, sparse.indices, sparse.indptr), shape=sparse.shape)
+
+
+def offset_of_zeros(cell_offset: Floats) -> Floats:
+    """Return z, the log-CPM of a zero count of every cell (cells,), from what log-CPM subtracts of every cell."""
+    return np.asarray(posterior_mean(ZERO_COUNT, 0.0) - cell_offset)
+
+
+# ---- compute_var
+
+
+def scaled_products(block: Block, *, covariates: Floats, zeros: Floats, cell_scale: Floats) -> Floats:
+    """Return Σ_cells of s C/d², s/d, s z/d² and s²/d² with d the cell scale, (G, q + 3)."""
+    sparse = deviations(block)
+    inverse = 1.0 / cell_scale
+    rows = np.vstack([covariates * inverse**2, inverse, zeros * inverse**2])
+    squares = scipy.sparse.csc_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
+    return np.column_stack([sparse @ rows.T, squares @ inverse**2])
+
+
+def residual_fit(products: Floats, gram: Floats, *, n_cells: int) -> Floats:
+    """Return coefficients B of x/d on C/d, mean and population standard deviation of the residuals, (G, q + 2).
+
+    Parameters
+    ----------
+    products
+        From :func:`scaled_products` (G, q + 3).
+    gram
+        Products of the rows C/d, z/d and 1 with each other (q + 2, q + 2).
+    n_cells
+        Number of cells.
+    """
+    q = gram.shape[0] - 2
+    with_covariates = products[:, :q] + gram[q, :q]
+    fitted = least_squares(with_covariates, gram[:q, :q])
+    total = products[:, q] + gram[q, q + 1]
+    squares = products[:, q + 2] + 2 * products[:, q + 1] + gram[q, q]
+    mean = (total - fitted @ gram[q + 1, :q]) / n_cells
+    variance = (squares - np.einsum("gk,gk->g", fitted, with_covariates)) / n_cells - mean**2
+    return np.column_stack([fitted, mean, np.sqrt(np.maximum(variance, 0.0))])
+
+
+def cell_squares(block: Block, *, fit: Floats, covariates: Floats, zeros: Floats, cell_scale: Floats) -> Floats:
+    """Return Σ_genes ((r − mean)/deviation)² of every cell, r = (s + z − B C)/d, (1, n).
+
+    Genes without any residual variance say nothing about cells and are left out.
+    """
+    sparse = deviations(block).T
+    deviation = fit[:, -1]
+    weight = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0) ** 2, 0.0)
+    # r − mean = s/d + p·t with p = (1, B, mean) of the gene and t = (z, −C, −d)/d of the cell.
+    per_gene = np.column_stack([np.ones(len(weight)), fit[:, :-1]])
+    per_cell = np.vstack([zeros / cell_scale, -covariates / cell_scale, -np.ones((1, len(zeros)))])
+    weighted = per_gene * weight[:, None]
+    squares = scipy.sparse.csr_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
+    result = (squares @ weight) / cell_scale**2
+    result += 2 * np.einsum("ck,kc->c", sparse @ weighted, per_cell) / cell_scale
+    result += np.einsum("kc,kl,lc->c", per_cell, weighted.T @ per_gene, per_cell, optimize=True)
+    return np.asarray(result)[None]
+
+
+# ---- normvar
+
+
+def node_products(rows: Block, *, basis: Floats, log_weights: Floats, scaling_range: Floats, power: int) -> Floats:
+    """Return Σ_cells e^(power τ L) b row for every row, node τ and basis row b, (r, m · b).
+
+    Parameters
+    ----------
+    rows
+        (r, n), dense or sparse.
+    basis
+        (b, n).
+    log_weights
+        L (n,).
+    scaling_range
+        Smallest and largest gene scaling (2,).
+    power
+        1 or 2.
+    """
+    growth = np.exp(power * nodes(scaling_range)[:, None] * log_weights)
+    columns = (growth[:, None, :] * basis).reshape(-1, basis.shape[1])
+    return np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
+
+
+def entry_sums(block: Block, *, covariates: Floats, zeros: Floats, log_weights: Floats, gene_scaling: Floats) -> Floats:
+    """Return Σ_cells of u² s C, u² s z, u² s² and u s, (G, q + 3)."""
+    sparse = deviations(block)
+    sums = np.zeros((sparse.shape[0], covariates.shape[0] + 3))
+    rows = np.ascontiguousarray(np.vstack([covariates, zeros]).T)
+    _add_entry_sums(sparse.indptr, sparse.indices, sparse.data, rows, log_weights, gene_scaling, sums)
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _add_entry_sums(offsets, genes, values, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
+    n_rows = rows.shape[1]
+    for cell in range(rows.shape[0]):
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            gene = genes[entry]
+            weight = np.exp(gene_scaling[gene] * log_weights[cell])
+            weighted = weight * values[entry]
+            for row in range(n_rows):
+                sums[gene, row] += weight * weighted * rows[cell, row]
+            sums[gene, n_rows] += weighted * weighted
+            sums[gene, n_rows + 1] += weighted
+
+
+def gene_fit(
+    sums: Floats,
+    gene_scaling: Floats,
+    pairs: Floats,
+    totals: Floats,
+    scaling_range: Floats,
+    *,
+    n_cells: int,
+    keepvar: bool,
+) -> Floats:
+    """Return β, the variance factor k, and Σ y² of every gene, (G, q + 2).
+
+    Parameters
+    ----------
+    sums
+        From :func:`entry_sums` (G, q + 3).
+    gene_scaling
+        t (G,).
+    pairs
+        :func:`node_products` of a row of ones with all pairs of (C, z), ``power=2`` (1, m · pairs).
+    totals
+        :func:`node_products` of a row of ones with z, ``power=1`` (1, m).
+    scaling_range
+        Smallest and largest gene scaling (2,).
+    n_cells
+        Number of cells.
+    keepvar
+        Whether k gives a gene back its variance; 1 otherwise.
+    """
+    q = sums.shape[1] - 3
+    at_genes = interpolation_matrix(gene_scaling, scaling_range)
+    grams = np.empty((len(sums), q + 1, q + 1))
+    first, second = covariate_pairs(q + 1)
+    grams[:, first, second] = grams[:, second, first] = at_genes @ pairs.reshape(N_NODES, -1)
+    with_covariates = sums[:, :q] + grams[:, q, :q]
+    fitted = np.einsum("gkl,gl->gk", symmetric_pinv(grams[:, :q, :q])[0], with_covariates)
+    squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
+    mean = (sums[:, q + 2] + at_genes @ totals[0]) / n_cells
+    residual = np.maximum(squares - np.einsum("gk,gk->g", fitted, with_covariates), 0.0)
+    factor = np.ones(len(sums))
+    if keepvar:
+        factor = variance_factor(np.column_stack([squares - n_cells * mean**2, residual]), gene_scaling)
+    return np.column_stack([fitted, factor, factor**2 * residual])
+
+
+# ---- moments for the tests
+
+
+def entry_products(block: Block, *, rows: Block, log_weights: Floats, gene_scaling: Floats) -> Floats:
+    """Return Σ_cells u s row for every row and gene, (r, G)."""
+    sparse = deviations(block)
+    weighted = np.empty_like(sparse.data)
+    _weigh_entries(sparse.indptr, sparse.indices, sparse.data, log_weights, gene_scaling, weighted)
+    if not scipy.sparse.issparse(rows):
+        return np.asarray((scipy.sparse.csc_array((weighted, sparse.indices, sparse.indptr), sparse.shape) @ rows.T).T)
+    by_cell = scipy.sparse.csc_array(rows)
+    products = np.zeros((rows.shape[0], sparse.shape[0]))
+    _add_row_products(
+        sparse.indptr, sparse.indices, weighted, by_cell.indptr, by_cell.indices, dense_float(by_cell.data), products
+    )
+    return products
+
+
+@njit(nogil=True, cache=True)
+def _weigh_entries(offsets, genes, values, log_weights, gene_scaling, weighted):  # type: ignore[no-untyped-def]
+    for cell in range(log_weights.size):
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            weighted[entry] = np.exp(gene_scaling[genes[entry]] * log_weights[cell]) * values[entry]
+
+
+@njit(nogil=True, cache=True)
+def _add_row_products(offsets, genes, values, row_offsets, rows, row_values, products):  # type: ignore[no-untyped-def]
+    for cell in range(offsets.size - 1):
+        for position in range(row_offsets[cell], row_offsets[cell + 1]):
+            row_value = row_values[position]
+            sums = products[rows[position]]
+            for entry in range(offsets[cell], offsets[cell + 1]):
+                sums[genes[entry]] += row_value * values[entry]
+
+
+def complete_products(
+    entries: Floats, node_sums: Floats, fit: Floats, gene_scaling: Floats, scaling_range: Floats
+) -> Floats:
+    """Return Σ_cells y row for every row and gene, (r, G).
+
+    Parameters
+    ----------
+    entries
+        From :func:`entry_products` (r, G).
+    node_sums
+        :func:`node_products` of the rows with (C, z), ``power=1`` (r, m · (q + 1)).
+    fit
+        From :func:`gene_fit` (G, q + 2).
+    gene_scaling
+        t (G,).
+    scaling_range
+        Smallest and largest gene scaling (2,).
+    """
+    at_genes = interpolation_matrix(gene_scaling, scaling_range)
+    basis_coefficients = np.column_stack([-fit[:, :-2], np.ones(len(fit))])
+    weights = (at_genes[:, :, None] * basis_coefficients[:, None, :]).reshape(len(fit), -1)
+    return np.asarray(fit[:, -2] * (entries + node_sums @ weights.T))
+
+
+def dense_normalised(
+    block: Block,
+    *,
+    cell_offset: Floats,
+    fit: Floats,
+    covariates: Floats,
+    log_weights: Floats,
+    gene_scaling: Floats,
+) -> Floats:
+    """Return normalised expression of a block of counts, genes × cells."""
+    expression = mean_log_cpm(block, total=np.float64(0.0), cell_offset=cell_offset)
+    return normalised(
+        expression,
+        coefficients=fit[:, :-2],
+        factor=fit[:, -2],
+        covariates=covariates,
+        log_weights=log_weights,
+        gene_scaling=gene_scaling,
+    )

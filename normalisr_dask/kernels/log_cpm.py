@@ -1,0 +1,152 @@
+r"""Bayesian log-CPM of one block of counts.
+
+With T the total of all counts, the proportion behind a count k has a (shifted) Beta posterior. Its logarithm has
+mean and variance
+
+.. math:: f(k) = ψ(k + 1) − ψ(T + 2), \qquad v(k) = ψ_1(k + 1) − ψ_1(T + 2).
+
+Source: Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
+"""
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.special import digamma, ndtri, polygamma
+
+from normalisr_dask.kernels.blocks import Block, as_sparse, dense_from_entries
+from normalisr_dask.kernels.counts import check_counts
+
+LOG_MILLION = float(np.log(1e6))
+
+#: Counts up to this one are looked up in a table made once a block; beyond it each entry is computed by itself.
+TABLE_SIZE = 1 << 14
+
+
+def posterior_mean(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
+    """Return f(k) = ψ(k + 1) − ψ(T + 2) of every count; any shape."""
+    return _by_count(counts, lambda k: digamma(k + 1.0) - digamma(total + 2.0))
+
+
+def posterior_variance(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
+    """Return v(k) = ψ₁(k + 1) − ψ₁(T + 2) of every count; any shape."""
+    return _by_count(counts, lambda k: polygamma(1, k + 1.0) - polygamma(1, total + 2.0))
+
+
+def _by_count(counts: NDArray[np.generic], function) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+    if counts.size == 0:
+        return np.empty(counts.shape)
+    largest = int(counts.max())
+    if largest <= TABLE_SIZE:
+        return np.asarray(function(np.arange(largest + 1.0))[counts.astype(np.intp, copy=False)])
+    return np.asarray(function(counts.astype(np.float64)))
+
+
+def sum_of_proportions(
+    block: Block,
+    *,
+    total: NDArray[np.float64],
+    cell_index: NDArray[np.int64],
+    gene_index: NDArray[np.int64],
+    varscale: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return Σ_genes exp(x) of every cell, float64 (1, cells), where x is the unnormalised log proportion."""
+    block = check_counts(block)
+    if varscale > 0:
+        drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
+        return np.exp(drawn).sum(axis=0)[None]
+    sparse = as_sparse(block)
+    at_zero = np.exp(posterior_mean(np.zeros(1, dtype=np.int64), float(total)))[0]
+    excess = scipy.sparse.csc_array(
+        (np.exp(posterior_mean(sparse.data, float(total))) - at_zero, sparse.indices, sparse.indptr), shape=sparse.shape
+    )
+    return np.asarray(excess.sum(axis=0)).ravel()[None] + at_zero * sparse.shape[0]
+
+
+def log_cpm(
+    block: Block,
+    *,
+    total: NDArray[np.float64],
+    cell_offset: NDArray[np.float64],
+    cell_index: NDArray[np.int64],
+    gene_index: NDArray[np.int64],
+    varscale: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return x − offset, genes × cells: x = f(k), or drawn from the posterior where ``varscale`` > 0."""
+    if varscale > 0:
+        return _drawn(check_counts(block), float(total), cell_index, gene_index, varscale, seed) - cell_offset
+    return mean_log_cpm(block, total=total, cell_offset=cell_offset)
+
+
+def mean_log_cpm(block: Block, *, total: NDArray[np.float64], cell_offset: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return f(k) − offset, genes × cells."""
+    return _dense_by_count(check_counts(block), posterior_mean, float(total)) - cell_offset
+
+
+def variance_log_cpm(block: Block, *, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return v(k), genes × cells."""
+    return _dense_by_count(check_counts(block), posterior_variance, float(total))
+
+
+def summary_covariates(cell_sums: NDArray[np.float64], *, n_genes: int) -> NDArray[np.float64]:
+    """Return log total count, number of zero-count genes, and (log total)², float64 (3, cells).
+
+    Parameters
+    ----------
+    cell_sums
+        Total count and number of non-zero genes of every cell (2, cells).
+    n_genes
+        Number of genes.
+
+    Raises
+    ------
+    ValueError
+        If a cell has no counts; names the first one by its position.
+    """
+    totals, n_nonzero = cell_sums
+    if np.any(totals == 0):
+        first = int(np.flatnonzero(totals == 0)[0])
+        msg = f"expected counts in every cell, found none in cell {first} (counted from 0); remove it, as qc_reads does"
+        raise ValueError(msg)
+    log_totals = np.log(totals)
+    return np.stack([log_totals, n_genes - n_nonzero, log_totals**2])
+
+
+def _dense_by_count(block: Block, function, total: float) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+    if not scipy.sparse.issparse(block):
+        return np.asarray(function(np.asarray(block), total))
+    at_zero = function(np.zeros(1, dtype=np.int64), total)[0]
+    return dense_from_entries(block, function(block.data, total), at_zero)
+
+
+def _drawn(
+    block: Block,
+    total: float,
+    cell_index: NDArray[np.int64],
+    gene_index: NDArray[np.int64],
+    varscale: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    noise = standard_normal(seed, cell_index, gene_index)
+    variance = varscale * _dense_by_count(block, posterior_variance, total)
+    return _dense_by_count(block, posterior_mean, total) + noise * np.sqrt(variance)
+
+
+def standard_normal(seed: int, cell_index: NDArray[np.int64], gene_index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return standard normal numbers, genes × cells, that depend on seed, gene and cell alone.
+
+    Counter-based (Philox) with the seed as key and the cell in the counter; the gene is the position in the cell's
+    stream. So every chunking, scheduler and number of workers draws the same numbers. ``gene_index`` is contiguous.
+    """
+    n_genes, n_cells = gene_index.size, cell_index.size
+    noise = np.empty((n_cells, n_genes))
+    if noise.size == 0:
+        return noise.T
+    words_per_step = 4  # Philox-4x64 makes four 64-bit words a counter step
+    step, skipped = divmod(int(gene_index[0]), words_per_step)
+    for row, cell in enumerate(cell_index):
+        generator = np.random.Philox(key=seed, counter=[step, 0, int(cell), 0])
+        words = generator.random_raw(skipped + n_genes)[skipped:]
+        noise[row] = (words >> np.uint64(11)) + 0.5
+    return np.asarray(ndtri(noise * 2.0**-53)).T

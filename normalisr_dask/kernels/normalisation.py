@@ -1,0 +1,198 @@
+r"""Mean and variance normalisation of one block: covariates, cell variance, gene-wise weighted regression.
+
+Letters of the equations: x expression, C covariates, w cell weights, t gene scaling (``wt``), u = w^t.
+
+Source: Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normalisr_dask.kernels.blocks import Block, dense_float
+from normalisr_dask.kernels.linear_algebra import symmetric_pinv
+
+Floats = NDArray[np.float64]
+
+#: Genes worked on at a time, so that temporaries of a wide block stay in the processor's cache.
+PANEL_ENTRIES = 1 << 18
+
+
+def _panels(n_genes: int, n_cells: int) -> list[slice]:
+    height = max(1, PANEL_ENTRIES // max(1, n_cells))
+    return [slice(start, min(start + height, n_genes)) for start in range(0, n_genes, height)]
+
+
+# ---- covariates
+
+
+def standardise(rows: Floats, mean: Floats, deviation: Floats, is_continuous: NDArray[np.bool_]) -> Floats:
+    """Return rows with mean 0 and variance 1 where continuous, as they are elsewhere."""
+    scaled = (rows - mean[:, None]) / np.where(is_continuous, deviation, 1.0)[:, None]
+    return np.where(is_continuous[:, None], scaled, rows)
+
+
+# ---- cell variance
+
+
+def covariate_products(block: Block, *, covariates: Floats, cell_scale: Floats) -> Floats:
+    """Return Σ_cells (x/s)(C/s)ᵀ, (genes, q)."""
+    return np.asarray(dense_float(block) @ (covariates / cell_scale**2).T)
+
+
+def residual_moments(block: Block, *, coefficients: Floats, covariates: Floats, cell_scale: Floats) -> Floats:
+    """Return Σ r and Σ r² over cells of r = (x − B C)/s, (genes, 2)."""
+    expression = dense_float(block)
+    moments = np.empty((expression.shape[0], 2))
+    for panel in _panels(*expression.shape):
+        residual = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
+        moments[panel, 0] = residual.sum(axis=1)
+        moments[panel, 1] = np.einsum("gc,gc->g", residual, residual)
+    return moments
+
+
+def cell_squares(
+    block: Block, *, coefficients: Floats, mean: Floats, deviation: Floats, covariates: Floats, cell_scale: Floats
+) -> Floats:
+    """Return Σ_genes ((r − mean)/deviation)² of every cell with r = (x − B C)/s, (1, cells).
+
+    Genes without any residual variance say nothing about cells and are left out.
+    """
+    expression = dense_float(block)
+    inverse = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 0.0)
+    squares = np.zeros((1, expression.shape[1]))
+    for panel in _panels(*expression.shape):
+        residual = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
+        standardised = (residual - mean[panel, None]) * inverse[panel, None]
+        squares[0] += np.einsum("gc,gc->c", standardised, standardised)
+    return squares
+
+
+def fit_cell_scale(squares: Floats, covariates: Floats, cell_scale: Floats, *, n_genes: int) -> Floats:
+    """Return s' = exp(ŷ)·s over its smallest value, (cells,), with ŷ the fit of ½ log(squares/n_genes) on [1, C].
+
+    Parameters
+    ----------
+    squares
+        Sum over genes of squared standardised residuals (1, cells).
+    covariates
+        (q, cells).
+    cell_scale
+        s of the round before (cells,).
+    n_genes
+        Number of genes the squares are summed over.
+    """
+    log_deviation = 0.5 * np.log(squares[0] / n_genes)
+    centred = covariates - covariates.mean(axis=1, keepdims=True)
+    mean = log_deviation.mean()
+    slopes = np.linalg.lstsq(centred.T, log_deviation - mean, rcond=None)[0]
+    scale = np.exp(mean + slopes @ centred) * cell_scale
+    return np.asarray(scale / scale.min())
+
+
+def weights_from_scale(cell_scale: Floats) -> Floats:
+    """Return w = (1/s)/min(1/s), (cells,)."""
+    inverse = 1.0 / cell_scale
+    return np.asarray(inverse / inverse.min())
+
+
+# ---- gene-wise weighted regression
+
+
+def covariate_pairs(n_covariates: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row and column of the upper triangle of a (q, q) matrix: the order in which pair sums are kept."""
+    rows, columns = np.triu_indices(n_covariates)
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def weighted_products(block: Block, *, covariates: Floats, log_weights: Floats, gene_scaling: Floats) -> Floats:
+    """Return Σ u² C_k C_l (pairs), Σ u² x C_k and Σ u x over cells, (genes, q(q+1)/2 + q + 1)."""
+    expression = dense_float(block)
+    n_covariates = covariates.shape[0]
+    first, second = covariate_pairs(n_covariates)
+    pairs = covariates[first] * covariates[second]
+    products = np.empty((expression.shape[0], len(first) + n_covariates + 1))
+    for panel in _panels(*expression.shape):
+        weights = np.exp(gene_scaling[panel, None] * log_weights)
+        scaled = expression[panel] * weights
+        products[panel, -1] = scaled.sum(axis=1)
+        scaled *= weights
+        products[panel, len(first) : -1] = scaled @ covariates.T
+        weights *= weights
+        products[panel, : len(first)] = weights @ pairs.T
+    return products
+
+
+def weighted_coefficients(products: Floats, *, n_covariates: int) -> Floats:
+    """Return every gene's own weighted least-squares coefficients (genes, q) from :func:`weighted_products`."""
+    first, second = covariate_pairs(n_covariates)
+    grams = np.empty((products.shape[0], n_covariates, n_covariates))
+    grams[:, first, second] = grams[:, second, first] = products[:, : len(first)]
+    inverses = symmetric_pinv(grams)[0]
+    return np.einsum("gkl,gl->gk", inverses, products[:, len(first) : len(first) + n_covariates])
+
+
+def weighted_squares(
+    block: Block, *, coefficients: Floats, mean: Floats, covariates: Floats, log_weights: Floats, gene_scaling: Floats
+) -> Floats:
+    """Return Σ (a − mean)² and Σ r² over cells of a = u x and r = u (x − β C), (genes, 2)."""
+    expression = dense_float(block)
+    squares = np.empty((expression.shape[0], 2))
+    for panel in _panels(*expression.shape):
+        weights = np.exp(gene_scaling[panel, None] * log_weights)
+        centred = expression[panel] * weights - mean[panel, None]
+        squares[panel, 0] = np.einsum("gc,gc->g", centred, centred)
+        residual = weights
+        residual *= expression[panel] - coefficients[panel] @ covariates
+        squares[panel, 1] = np.einsum("gc,gc->g", residual, residual)
+    return squares
+
+
+def variance_factor(squares: Floats, gene_scaling: Floats) -> Floats:
+    """Return (sd(a)/rms(r))^t of every gene (genes,): what gives a gene back its variance; 1 without any residual."""
+    total, residual = squares.T
+    defined = residual > 0
+    return np.where(
+        defined, np.where(defined, total / np.where(defined, residual, 1.0), 1.0) ** (gene_scaling / 2), 1.0
+    )
+
+
+def normalised(
+    block: Block,
+    *,
+    coefficients: Floats,
+    factor: Floats,
+    covariates: Floats,
+    log_weights: Floats,
+    gene_scaling: Floats,
+) -> Floats:
+    """Return y = factor·u·(x − β C), genes × cells."""
+    expression = dense_float(block)
+    result = np.empty(expression.shape, order="F" if expression.flags.f_contiguous else "C")
+    for panel in _panels(*expression.shape):
+        weights = np.exp(gene_scaling[panel, None] * log_weights)
+        weights *= factor[panel, None]
+        weights *= expression[panel] - coefficients[panel] @ covariates
+        result[panel] = weights
+    return result
+
+
+def scaled_rows(extremes: Floats, *, cat: int) -> NDArray[np.bool_]:
+    """Return which covariates ``normvar`` scales by the cell weights (q,).
+
+    Parameters
+    ----------
+    extremes
+        Minimum, maximum, number of values outside {0, 1} and of non-finite values of each covariate (4, q).
+    cat
+        0: continuous covariates, 1: also the constant one, 2: all.
+    """
+    smallest, _, outside, _ = extremes
+    if cat == 2:
+        return np.ones(smallest.shape, dtype=bool)
+    is_continuous = outside > 0
+    return is_continuous | (smallest == 1) if cat == 1 else is_continuous
+
+
+def remove_covariates(block: Block, *, coefficients: Floats, covariates: Floats) -> Floats:
+    """Return y − α C, genes × cells."""
+    return np.asarray(dense_float(block) - coefficients @ covariates)

@@ -1,0 +1,129 @@
+"""What the steps return: named fields that unpack in Normalisr's order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import dask.array as da
+
+
+class LogCpm(NamedTuple):
+    """Bayesian log-CPM of counts.
+
+    Attributes
+    ----------
+    lcpm : float64 (genes, cells)
+        Natural log of counts per million.
+    mean : float64 (genes, cells)
+        Posterior mean, on the scale of ``lcpm``.
+    var : float64 (genes, cells)
+        Posterior variance.
+    cov : float64 (3, cells) or None
+        Log total count, number of zero-count genes, (log total count)².
+    """
+
+    lcpm: da.Array
+    mean: da.Array
+    var: da.Array
+    cov: da.Array | None
+
+
+class Normalised(NamedTuple):
+    """Normalised expression and covariates.
+
+    Attributes
+    ----------
+    dtn : float64 (genes, cells)
+        Normalised expression.
+    dcn : float64 (covariates, cells)
+        Normalised covariates.
+    """
+
+    dtn: da.Array
+    dcn: da.Array
+
+
+class NormalisedWithExtra(NamedTuple):
+    """Normalised expression, covariates and extra rows.
+
+    Attributes
+    ----------
+    dtn : float64 (genes, cells)
+        Normalised expression.
+    dcn : float64 (covariates, cells)
+        Normalised covariates.
+    dextran : float64 (extra, cells)
+        Normalised extra rows.
+    """
+
+    dtn: da.Array
+    dcn: da.Array
+    dextran: da.Array
+
+
+@dataclass(frozen=True)
+class DifferentialExpression:
+    """Differential expression of every gene for every grouping.
+
+    Unpacks, iterates and indexes as Normalisr's (pvalue, gamma, alpha, varg, vart); the other fields are attributes
+    only. ``dask.compute(result)`` gives the same with every field computed.
+
+    Attributes
+    ----------
+    pvalue : float64 (groupings, genes)
+        Two-sided P-value of gamma = 0.
+    gamma : float64 (groupings, genes)
+        Log fold change.
+    alpha : float64 (groupings, genes, covariates) or None
+        Effects of the covariates.
+    varg : float64 (groupings,)
+        Variance of the grouping after covariates.
+    vart : float64 (groupings, genes)
+        Variance of the expression after covariates.
+    se : float64 (groupings, genes)
+        Standard error of gamma.
+    dof : float64 (groupings, genes)
+        Degrees of freedom ν of the test.
+    log10_pvalue : float64 (groupings, genes)
+        log₁₀ of the P-value, without underflow.
+    """
+
+    pvalue: da.Array
+    gamma: da.Array
+    alpha: da.Array | None
+    varg: da.Array
+    vart: da.Array
+    se: da.Array
+    dof: da.Array
+    log10_pvalue: da.Array
+
+    def __iter__(self) -> Iterator[da.Array | None]:
+        return iter(self._unpacked)
+
+    def __len__(self) -> int:
+        return len(self._unpacked)
+
+    def __getitem__(self, position):
+        return self._unpacked[position]
+
+    @property
+    def _unpacked(self) -> tuple[da.Array | None, ...]:
+        return self.pvalue, self.gamma, self.alpha, self.varg, self.vart
+
+
+class Coexpression(NamedTuple):
+    """Co-expression of all gene pairs.
+
+    Attributes
+    ----------
+    pvalue : float64 (genes, genes)
+        Two-sided P-value; symmetric, 0 on the diagonal.
+    dot : float64 (genes, genes)
+        Mean product of the residuals; symmetric, 0 on the diagonal.
+    var : float64 (genes,)
+        Variance after covariates. Pearson R = dot / sqrt(var[i] var[j]).
+    """
+
+    pvalue: da.Array
+    dot: da.Array
+    var: da.Array

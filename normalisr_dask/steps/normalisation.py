@@ -1,0 +1,287 @@
+"""Covariates, cell weights, and mean and variance normalisation of expression, as lazy Dask arrays: the dense route."""
+
+import dask
+import dask.array as da
+import numpy as np
+
+from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector
+from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
+from normalisr_dask.graph.passes import anew
+from normalisr_dask.kernels import checks
+from normalisr_dask.kernels import normalisation as kernels
+from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
+from normalisr_dask.results import Normalised, NormalisedWithExtra
+from normalisr_dask.steps.expression import NormalisedForm, gram, log_cpm_form, with_form
+from normalisr_dask.validation import check_choice, check_count, check_positive
+
+
+def normcov(dc, c: bool = True) -> da.Array:  # noqa: FBT001, FBT002  Normalisr's own signature
+    """Standardise continuous covariates and append the constant one; lazy.
+
+    A row with any value outside {0, 1} is continuous: its mean is subtracted and it is divided by its population
+    standard deviation. Rows of 0 and 1 stay as they are.
+
+    Parameters
+    ----------
+    dc : array (covariates, cells)
+        Covariates; none at all is (0, cells).
+    c : bool
+        Whether to append a row of ones.
+
+    Returns
+    -------
+    float64 (covariates + 1 if c else covariates, cells)
+        Normalised covariates.
+
+    Raises
+    ------
+    ValueError
+        If dc does not have two dimensions.
+        On compute: if a covariate is constant or not finite; names its row.
+
+    Warns
+    -----
+    RuntimeWarning
+        On compute: if a covariate is nearly constant (standard deviation below 1e-50, or below 1e-6 of the mean).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> normcov(np.array([[1.0, 2.0, 3.0], [0, 1, 1]])).compute().round(3)
+    array([[-1.225, 0.   , 1.225],
+           [ 0.   , 1.   , 1.   ],
+           [ 1.   , 1.   , 1.   ]])
+    """
+    rows = as_matrix(dc, "dc")
+    n_rows, n_cells = rows.shape
+    ones = da.ones((1, n_cells), chunks=(1, rows.chunks[1]))
+    if n_rows == 0:
+        return ones if c else rows.astype(np.float64)
+    rows = rows.rechunk({0: -1}).astype(np.float64)
+    mean = rows.mean(axis=1)
+    deviation = rows.std(axis=1)
+    kinds = call_once(checks.covariate_kinds, row_extremes(rows), mean, deviation, shape=(n_rows,), dtype=bool)
+    scaled = map_matrix(
+        kernels.standardise, rows, by_gene={"mean": mean, "deviation": deviation, "is_continuous": kinds}
+    )
+    return da.concatenate([scaled, ones]).rechunk({0: -1}) if c else scaled
+
+
+def row_extremes(rows: da.Array) -> da.Array:
+    """Return minimum, maximum, number of values outside {0, 1} and of non-finite values of each row (4, rows); lazy."""
+    outside = ((rows != 0) & (rows != 1)).sum(axis=1)
+    infinite = (~da.isfinite(rows)).sum(axis=1)
+    return da.stack([rows.min(axis=1), rows.max(axis=1), outside.astype(float), infinite.astype(float)])
+
+
+def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
+    r"""Compute every cell's weight for variance normalisation; lazy for ``stepmax=1``, else computes between rounds.
+
+    Expression is regressed on the covariates, residuals are standardised per gene, and half the log of their mean
+    square per cell, :math:`y_c = ½ \log \frac1G Σ_g z_{gc}^2`, is regressed on the covariates in turn. With the fitted
+    scale :math:`s_c = e^{ŷ_c}` the weight is :math:`w_c = s_c^{-1}/\min s^{-1}`. Further rounds start from dt/s, dc/s.
+
+    Parameters
+    ----------
+    dt : array (genes, cells)
+        Log-CPM.
+    dc : array (covariates, cells)
+        Covariates, as from :func:`normcov`.
+    stepmax : int
+        Largest number of rounds; the scale that changed least in its round is taken.
+    eps : float
+        Largest relative change at which rounds stop.
+
+    Returns
+    -------
+    float64 (cells,)
+        Weights, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        If ``stepmax`` or ``eps`` is not positive, or numbers of cells differ.
+
+    Notes
+    -----
+    Cost: three passes over dt a round, O(genes · cells · covariates). Memory: one block a task; vectors of length
+    cells are brought back between rounds.
+
+    References
+    ----------
+    .. [1] L. Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
+    """
+    check_count(stepmax, "stepmax", minimum=1)
+    check_positive(eps, "eps")
+    expression = as_matrix(dt, "dt")
+    covariates = as_rows(dc, "dc", expression).astype(np.float64)
+    scale = da.ones(expression.shape[1], chunks=(expression.chunks[1],))
+    smallest_change = np.inf
+    best = scale
+    for _ in range(stepmax):
+        new_scale = _fit_round(expression, covariates, scale)
+        if stepmax == 1:
+            best = new_scale
+            break
+        values, change = dask.compute(new_scale, abs((new_scale - scale) / scale).max())
+        scale = da.from_array(values, chunks=(expression.chunks[1],))
+        if change < smallest_change:
+            smallest_change, best = change, scale
+        if smallest_change <= eps:
+            break
+    return call_once(kernels.weights_from_scale, best.rechunk(-1), shape=best.shape)
+
+
+def _fit_round(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
+    n_genes, n_cells = expression.shape
+    form = log_cpm_form(expression)
+    squares = _cell_squares(expression, covariates, scale) if form is None else form.cell_squares(covariates, scale)
+    whole = (squares.rechunk(-1), covariates.rechunk(-1), scale.rechunk(-1))
+    return call_once(kernels.fit_cell_scale, *whole, shape=(n_cells,), n_genes=n_genes).rechunk((expression.chunks[1],))
+
+
+def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
+    """Return every cell's sum of squared standardised residuals (1, cells); the dense route, three passes."""
+    n_covariates, n_cells = covariates.shape
+    by_cell = {"covariates": covariates, "cell_scale": scale}
+    products = sum_over_cells(kernels.covariate_products, expression, width=n_covariates, by_cell=by_cell)
+    fitted = map_genes(coefficients, products, shared=(gram(covariates / scale),), shape=(n_covariates,))
+    moments = sum_over_cells(
+        kernels.residual_moments, anew(expression), width=2, by_cell=by_cell, by_gene={"coefficients": fitted}
+    )
+    mean = moments[:, 0] / n_cells
+    deviation = da.sqrt(da.maximum(moments[:, 1] / n_cells - mean**2, 0))
+    return sum_over_genes(
+        kernels.cell_squares,
+        anew(expression),
+        width=1,
+        by_cell=by_cell,
+        by_gene={"coefficients": fitted, "mean": mean, "deviation": deviation},
+    )
+
+
+def normvar(
+    dt,
+    dc,
+    w,
+    wt,
+    dextra=None,
+    cat: int = 1,
+    nth: int = 1,
+    bs: int = 500,
+    keepvar: bool = True,  # noqa: FBT001, FBT002  Normalisr's own signature
+    normmean: bool = False,  # noqa: FBT001, FBT002
+) -> Normalised | NormalisedWithExtra:
+    r"""Normalise mean and variance of expression; lazy.
+
+    With :math:`u_{gc} = w_c^{t_g}` every gene is regressed on the covariates under its own weights, and becomes
+
+    .. math:: y_{gc} = k_g u_{gc} (x_{gc} − β_g·C_c), \qquad
+              k_g = \left(\mathrm{sd}(u_g x_g) / \mathrm{rms}(u_g (x_g − β_g C))\right)^{t_g}
+
+    (k = 1 without ``keepvar``). Covariates are multiplied by w as ``cat`` says.
+
+    Parameters
+    ----------
+    dt : array (genes, cells)
+        Log-CPM.
+    dc : array (covariates, cells)
+        Covariates, as from :func:`normcov`; at least one.
+    w : array (cells,)
+        Cell weights, as from :func:`compute_var`; positive.
+    wt : array (genes,)
+        Scaling factors, as from :func:`scaling_factor`; 0 or more.
+    dextra : array (extra, cells), optional
+        Further rows to multiply by w.
+    cat : {0, 1, 2}
+        Which covariates to multiply by w: 0 continuous ones, 1 also the constant one, 2 all.
+    nth : int
+        Accepted for Normalisr's sake; Dask's scheduler decides on threads.
+    bs : int
+        Accepted for Normalisr's sake; blocks are those of ``dt``.
+    keepvar : bool
+        Whether to give every gene back the variance it had before covariates were removed.
+    normmean : bool
+        Whether to remove the normalised covariates from the normalised expression, too.
+
+    Returns
+    -------
+    Normalised or NormalisedWithExtra
+        (dtn, dcn) or, with dextra, (dtn, dcn, dextran); float64, shapes of dt, dc and dextra.
+
+    Raises
+    ------
+    ValueError
+        If there is no covariate, ``cat`` is unknown, or numbers of cells or genes differ.
+        On compute: if a weight is not positive, or a scaling factor negative.
+
+    Notes
+    -----
+    Cost: two passes over dt before the result's own (three with ``normmean``), O(genes · cells · covariates²).
+    Memory: one block a task and genes × covariates².
+
+    References
+    ----------
+    .. [1] L. Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
+    """
+    del nth, bs
+    check_choice(cat, (0, 1, 2), "cat")
+    expression = as_matrix(dt, "dt")
+    covariates = as_rows(dc, "dc", expression).astype(np.float64)
+    if covariates.shape[0] == 0:
+        msg = "expected at least one covariate in dc, found none; normcov appends the constant one"
+        raise ValueError(msg)
+    n_genes, n_cells = expression.shape
+    weights = call_once(
+        checks.positive_weights, as_vector(w, "w", n_cells, "cells").rechunk(-1), shape=(n_cells,)
+    ).rechunk((expression.chunks[1],))
+    scaling = call_once(
+        checks.non_negative_scaling, as_vector(wt, "wt", n_genes, "genes").rechunk(-1), shape=(n_genes,)
+    )
+    form = log_cpm_form(expression)
+    if form is None:
+        normalised = _normalise(expression, covariates, weights, scaling, keepvar=keepvar)
+    else:
+        normalised = with_form(NormalisedForm.of(form, covariates, weights, scaling, keepvar=keepvar))
+    is_scaled = call_once(
+        kernels.scaled_rows, row_extremes(covariates), shape=(covariates.shape[0],), dtype=bool, cat=cat
+    )
+    normalised_covariates = da.where(is_scaled[:, None], covariates * weights, covariates)
+    if normmean:
+        by_cell = {"covariates": normalised_covariates}
+        products = sum_over_cells(
+            cross_product, normalised, width=covariates.shape[0], by_cell={"others": normalised_covariates}
+        )
+        fitted = map_genes(coefficients, products, shared=(gram(normalised_covariates),), shape=(covariates.shape[0],))
+        normalised = map_matrix(
+            kernels.remove_covariates, anew(normalised), by_cell=by_cell, by_gene={"coefficients": fitted}
+        )
+    if dextra is None:
+        return Normalised(normalised, normalised_covariates)
+    extra = as_rows(dextra, "dextra", expression)
+    return NormalisedWithExtra(normalised, normalised_covariates, extra * weights)
+
+
+def _normalise(
+    expression: da.Array, covariates: da.Array, weights: da.Array, scaling: da.Array, *, keepvar: bool
+) -> da.Array:
+    n_covariates, n_cells = covariates.shape
+    by_cell = {"covariates": covariates, "log_weights": da.log(weights)}
+    by_gene = {"gene_scaling": scaling}
+    width = n_covariates * (n_covariates + 1) // 2 + n_covariates + 1
+    products = sum_over_cells(kernels.weighted_products, expression, width=width, by_cell=by_cell, by_gene=by_gene)
+    by_gene["coefficients"] = map_genes(
+        kernels.weighted_coefficients, products, shape=(n_covariates,), n_covariates=n_covariates
+    )
+    if keepvar:
+        squares = sum_over_cells(
+            kernels.weighted_squares,
+            anew(expression),
+            width=2,
+            by_cell=by_cell,
+            by_gene=by_gene | {"mean": products[:, -1] / n_cells},
+        )
+        factor = map_genes(kernels.variance_factor, squares, scaling.rechunk((squares.chunks[0],)))
+    else:
+        factor = da.ones(expression.shape[0], chunks=(expression.chunks[0],))
+    return map_matrix(kernels.normalised, anew(expression), by_cell=by_cell, by_gene=by_gene | {"factor": factor})
