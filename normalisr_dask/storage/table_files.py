@@ -1,0 +1,191 @@
+"""Files of tables: TSV, CSV, Parquet and Matrix Market, read with errors that name the file and the place."""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import io, sparse
+
+from normalisr_dask.storage.text_file import TextFile, check_file
+from normalisr_dask.validation import listing
+
+_VALUES_AT_A_TIME = 1 << 22
+_MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+_TRUTH_WORDS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
+
+
+def is_matrix_market(path: Path) -> bool:
+    """Whether the file's name says Matrix Market."""
+    return _plain_suffix(path) == ".mtx"
+
+
+def read_matrix(path: Path) -> sparse.csr_array:
+    """Read a Matrix Market file as float64; entries that occur twice are summed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is malformed or cut short.
+    """
+    with _naming(path):
+        try:
+            return sparse.csr_array(io.mmread(path), dtype=np.float64)
+        except (ValueError, OverflowError, TypeError) as error:
+            msg = f"{path} cannot be read as Matrix Market: {error}"
+            raise ValueError(msg) from error
+
+
+def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
+    """Read a table of numbers a run of rows at a time, indexed by its first column.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of an unknown kind, empty, malformed or cut short, or lacks a cell name.
+    """
+    with _naming(path):
+        if _is_parquet(path):
+            file = pq.ParquetFile(path)
+            cells = _check_columns(file.schema_arrow.names, path, _parquet_index(file.schema_arrow))
+            for batch in file.iter_batches(batch_size=_rows_at_a_time(len(file.schema_arrow.names))):
+                yield _indexed(batch.to_pandas(ignore_metadata=True), cells, path)
+        else:
+            yield from _read_text(path, as_text=False)
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a whole table, indexed by its first column; see `tables.read_covariates` for the types of columns.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of an unknown kind, empty, malformed or cut short, or lacks a cell name.
+    """
+    with _naming(path):
+        if _is_parquet(path):
+            table = pq.read_table(path)
+            cells = _check_columns(table.column_names, path, _parquet_index(table.schema))
+            return _indexed(table.to_pandas(ignore_metadata=True), cells, path)
+        text = pd.concat(list(_read_text(path, as_text=True)))
+        return pd.DataFrame({column: _typed(text[column]) for column in text.columns}, index=text.index)
+
+
+def _read_text(path: Path, *, as_text: bool) -> Iterator[pd.DataFrame]:
+    """Read a TSV or CSV file a run of rows at a time, either typed by pandas or as it stands."""
+    separator = _SEPARATORS.get(_plain_suffix(path))
+    if separator is None:
+        msg = f"{path}: a table must be a .tsv, .txt or .csv file (each also .gz) or a .parquet file"
+        raise ValueError(msg)
+    with TextFile(path) as file:
+        header, first = (_fields(file.read_line(), separator) for _ in range(2))
+    _check_columns(header, path, header[0] if header else "")
+    if len(first) not in {0, len(header)}:
+        msg = (
+            f"{path}: the header has {len(header)} fields, line 2 has {len(first)}; "
+            "the column of cell names needs a title, too"
+        )
+        raise ValueError(msg)
+    with pd.read_csv(
+        path,
+        sep=separator,
+        header=None,
+        skiprows=1,
+        names=list(range(len(header))),
+        index_col=False,
+        dtype=str if as_text else {0: str},
+        keep_default_na=not as_text,
+        chunksize=_rows_at_a_time(len(header)),
+    ) as reader:
+        for chunk in reader:
+            yield _indexed(chunk, 0, path).set_axis(header[1:], axis="columns")
+
+
+def _check_columns(columns: list[str], path: Path, cells: str) -> str:
+    """Refuse a table without columns or with two of a name; pass on the name of the column of cells."""
+    if len(columns) < 2:
+        found = f"only {listing(columns)}" if any(columns) else "nothing"
+        msg = f"{path}: expected a header with a column of cell names and at least one more, found {found}"
+        raise ValueError(msg)
+    others = pd.Index(columns)
+    repeated = others[others.duplicated()]
+    if len(repeated):
+        msg = f"{path}: column {str(repeated[0])!r} occurs twice"
+        raise ValueError(msg)
+    return cells
+
+
+def _indexed(frame: pd.DataFrame, cells: str | int, path: Path) -> pd.DataFrame:
+    """Index rows by the column of cell names."""
+    nameless = np.flatnonzero(frame[cells].isna() | (frame[cells] == ""))
+    if len(nameless):
+        msg = f"{path}: data row {frame.index[nameless[0]] + 1:,} has no cell name"
+        raise ValueError(msg)
+    frame = frame.set_index(cells)
+    frame.index = frame.index.astype(str).astype(object)
+    return frame
+
+
+def _parquet_index(schema: pa.Schema) -> str:
+    """Name of the column of cells: pandas puts an index last and says so, others put it first."""
+    written = (schema.pandas_metadata or {}).get("index_columns", [])
+    index = [column for column in written if isinstance(column, str)]
+    return index[0] if len(index) == 1 else next(iter(schema.names), "")
+
+
+def _typed(text: pd.Series) -> pd.Series:
+    """Turn a column of text into numbers, truth values or labels."""
+    missing = text.isin(_MISSING_WORDS)
+    if not missing.any() and text.isin(_TRUTH_WORDS).all():
+        return text.map(_TRUTH_WORDS).astype(bool)
+    numbers = pd.to_numeric(text.mask(missing), errors="coerce")
+    if not missing.all() and numbers[~missing].notna().all():
+        return numbers
+    return text.mask(text == "")
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """Split one line of a table; quotes may hold the separator."""
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _rows_at_a_time(n_columns: int) -> int:
+    """Rows that make some million values."""
+    return max(1, _VALUES_AT_A_TIME // n_columns)
+
+
+def _plain_suffix(path: Path) -> str:
+    """Give the suffix of a file's name, less .gz."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _is_parquet(path: Path) -> bool:
+    """Whether the file's name says Parquet."""
+    return _plain_suffix(path) in {".parquet", ".pq"}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in the errors of the libraries that read it."""
+    check_file(path)
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        msg = f"{path} is cut short or no gzip file: {error}"
+        raise ValueError(msg) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        msg = f"{path} cannot be read: {str(error).strip()}"
+        raise ValueError(msg) from error
