@@ -16,7 +16,7 @@ from scipy import io, sparse
 from normalisr_dask.storage.text_file import TextFile, check_file
 from normalisr_dask.validation import listing
 
-_VALUES_AT_A_TIME = 1 << 22
+_VALUES_AT_A_TIME = 1 << 20
 _MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
 _TRUTH_WORDS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 _SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
