@@ -41,7 +41,7 @@ def in_background(items: Iterator[Item], *, ahead: int = 2) -> Generator[Item, N
                 waiting.put(item)
                 if stopped.is_set():
                     break
-        except BaseException as caught:  # noqa: BLE001 - raised again by the reader
+        except BaseException as caught:  # raised again by the reader
             error = caught
         finally:
             if isinstance(items, Generator):

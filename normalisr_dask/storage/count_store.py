@@ -157,13 +157,38 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
     offsets = np.asarray(matrix["indptr"][start : stop + 1], dtype=np.int64)
     first, last = int(offsets[0]), int(offsets[-1])
     indices = np.asarray(matrix["indices"][first:last])
-    counts = _as_counts(np.asarray(matrix["data"][first:last]), path=path)
+    counts = as_counts(np.asarray(matrix["data"][first:last]), path=path)
     block = sparse.csr_array((counts, indices, offsets - first), shape=(stop - start, n_genes))
     if METADATA_KEY in root.attrs:
         block.has_canonical_format = True  # the writer saw to it, so save scipy the pass over the indices
     else:
         block.sum_duplicates()  # sorts, too
     return block
+
+
+def as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
+    """Cast stored values to counts, of an unsigned type that depends on the stored type alone.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative, fractional, missing or too large.
+    """
+    dtype = _counts_dtype(values.dtype)
+    if values.dtype == dtype:
+        return values
+    if values.dtype.kind not in "uif":
+        msg = f"X of {path} holds {values.dtype}, expected counts"
+        raise ValueError(msg)
+    # written so that NaN fails it
+    good = (values >= 0) & (values <= LARGEST_COUNT)
+    if values.dtype.kind == "f":
+        good &= values == np.trunc(values)
+    if not good.all():
+        found = values[np.argmin(good)]
+        msg = f"X of {path} holds {found}, expected counts: whole numbers from 0 to {LARGEST_COUNT}"
+        raise ValueError(msg)
+    return values.astype(dtype)
 
 
 def is_store(path: str | Path) -> bool:
@@ -256,30 +281,11 @@ def _counts_dtype(stored: np.dtype) -> np.dtype:
     return np.dtype(np.uint32)
 
 
-def _as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
-    """Cast stored values to counts; refuse what is none."""
-    dtype = _counts_dtype(values.dtype)
-    if values.dtype == dtype:
-        return values
-    if values.dtype.kind not in "uif":
-        msg = f"X of {path} holds {values.dtype}, expected counts"
-        raise ValueError(msg)
-    # written so that NaN fails it
-    good = (values >= 0) & (values <= LARGEST_COUNT)
-    if values.dtype.kind == "f":
-        good &= values == np.trunc(values)
-    if not good.all():
-        found = values[np.argmin(good)]
-        msg = f"X of {path} holds {found}, expected counts: whole numbers from 0 to {LARGEST_COUNT}"
-        raise ValueError(msg)
-    return values.astype(dtype)
-
-
 def _scan_counts(path: str | Path, data: ZarrArray) -> tuple[int, int]:
     """Sum and maximum of stored values, checking that all are counts."""
     total_count = largest_count = 0
     for first in range(0, data.shape[0], SCAN_ENTRIES):
-        counts = _as_counts(np.asarray(data[first : first + SCAN_ENTRIES]), path=path)
+        counts = as_counts(np.asarray(data[first : first + SCAN_ENTRIES]), path=path)
         total_count += int(counts.sum(dtype=np.uint64))
         largest_count = max(largest_count, int(counts.max()))
     return total_count, largest_count

@@ -1,7 +1,7 @@
 """Names of genes and cells: read from tables beside a matrix, checked, made unique, aligned between inputs."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -197,6 +197,6 @@ def _read_rows(path: Path) -> list[list[str]]:
     return [text.split("\t") for text in lines]
 
 
-def _names_index(names: object) -> pd.Index:
+def _names_index(names: Iterable[str]) -> pd.Index:
     """Index of names as str objects."""
-    return pd.Index(list(names), dtype=object)  # type: ignore[call-overload]
+    return pd.Index(np.array(list(names), dtype=object))

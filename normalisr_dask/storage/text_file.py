@@ -8,9 +8,11 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_ERRORS = (igzip.BadGzipFile, IsalError, zlib.error)
 LONGEST_LINE = 1 << 26
 NEWLINE = ord("\n")
 
@@ -75,7 +77,7 @@ class TextFile:
             buffer = np.empty(carried.shape[0] + block_bytes + 1, dtype=np.uint8)  # 1 for a last newline
             buffer[: carried.shape[0]] = carried
             with _gzip_errors(self.path):
-                n_read = self._stream.readinto(memoryview(buffer)[carried.shape[0] : -1])
+                n_read = self._stream.readinto(buffer[carried.shape[0] : -1].data)
             n_bytes = carried.shape[0] + n_read
             if n_read == 0:
                 if n_bytes:
@@ -112,7 +114,7 @@ def _gzip_errors(path: Path) -> Iterator[None]:
     except EOFError as error:
         msg = f"{path} is truncated: its gzip stream ends too early; copy or download it again"
         raise ValueError(msg) from error
-    except (igzip.BadGzipFile, isal_zlib.IsalError, zlib.error) as error:
+    except GZIP_ERRORS as error:
         msg = f"{path} is damaged: its gzip stream cannot be read ({error}); copy or download it again"
         raise ValueError(msg) from error
 
