@@ -48,7 +48,8 @@ class AnnDataSource:
             if layout not in {*LAYOUTS, "array"}:
                 msg = f"X of {path} is {layout!r}, expected a CSR, CSC or dense matrix of counts"
                 raise ValueError(msg)
-            shape = tuple(int(length) for length in root["X"].attrs["shape"] if layout in LAYOUTS else root["X"].shape)
+            stored_shape = root["X"].attrs["shape"] if layout in LAYOUTS else root["X"].shape
+            shape = tuple(int(length) for length in stored_shape)
             if shape != (len(self.obs), len(self.var)):
                 msg = f"{path} is damaged: X is {shape}, but obs has {len(self.obs)} rows and var {len(self.var)}"
                 raise ValueError(msg)

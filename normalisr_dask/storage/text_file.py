@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import IsalError
 
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_ERRORS = (igzip.BadGzipFile, IsalError, zlib.error)
+GZIP_ERRORS: Any = (igzip.BadGzipFile, IsalError, zlib.error)  # isal types its error as an instance
 LONGEST_LINE = 1 << 26
 NEWLINE = ord("\n")
 
