@@ -102,9 +102,9 @@ class ReadCountingStore(WrapperStore[Store]):
         super().__init__(store)
         self.reads = ReadCounter() if reads is None else reads
 
-    def _with_store(self, store: Store) -> Self:
-        """Share the counter with read-only copies, which Zarr makes on opening."""
-        return type(self)(store, self.reads)
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 (Zarr's signature)
+        """Copy the store for reading only, as Zarr does on opening; copies share the counter."""
+        return type(self)(self._store.with_read_only(read_only), self.reads)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a value or a part of it."""
