@@ -1,6 +1,6 @@
 """AnnData files, h5ad and Zarr, as streams of entries."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class AnnDataSource:
             self.n_entries = int(root["X/data"].shape[0]) if layout in LAYOUTS else shape[0] * shape[1]
         self.n_bytes = _size(path)
 
-    def entries(self) -> Iterator[Entries]:
+    def entries(self) -> Generator[Entries, None, None]:
         """Read the entries of X.
 
         Raises

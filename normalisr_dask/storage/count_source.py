@@ -1,6 +1,6 @@
 """What every input of `ingest` looks like, whatever its format: names, and a stream of entries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -51,8 +51,8 @@ class CountSource(Protocol):
     n_entries: int
     by_cell: bool
 
-    def entries(self) -> Iterator[Entries]:
-        """Read the entries from the beginning; can be called again."""
+    def entries(self) -> Generator[Entries, None, None]:
+        """Read the entries from the beginning; can be called again, and closed before the end."""
 
 
 class ProgressEvent(NamedTuple):

@@ -52,6 +52,10 @@ class CountStoreWriter:
     FileExistsError
         If there is a store at `path` and `overwrite` is not set, or something that is no store, or if another process
         is writing the same store.
+    FileNotFoundError
+        If there is no folder for the store.
+    ValueError
+        If `path` is a URL.
 
     Notes
     -----
@@ -69,6 +73,9 @@ class CountStoreWriter:
         provenance: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
+        if "://" in str(path):
+            msg = f"a count store is written to a local path, not to {path}; copy it there afterwards"
+            raise ValueError(msg)
         self.path = Path(path)
         self.n_cells, self.n_genes = len(obs), len(var)
         self.n_entries = self.total_count = self.largest_count = 0
@@ -83,6 +90,7 @@ class CountStoreWriter:
         _claim_target(self.path, self._work_path, self._replaced_path, overwrite=overwrite)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="count-store-writer")
         try:
+            _claim_file(self._work_path).write_text(_process_identity(os.getpid()))
             self._root: ZarrGroup = self._create_store(obs, var)
         except BaseException:
             self.discard()
@@ -277,10 +285,7 @@ def _claim_file(work_path: Path) -> Path:
 
 
 def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite: bool) -> None:
-    """Check that a store may be written, clear what a killed writer left, and claim the work folder."""
-    if "://" in str(path):
-        msg = f"a count store is written to a local path, not to {path}; copy it there afterwards"
-        raise ValueError(msg)
+    """Check that a store may be written, clear what a killed writer left, and make the work folder."""
     if replaced_path.exists() and not path.exists():
         replaced_path.rename(path)  # killed between the two renames of `finalise`
     if path.exists() or path.is_symlink():
@@ -297,7 +302,6 @@ def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite
         _check_abandoned(path, work_path)
         shutil.rmtree(work_path)
     work_path.mkdir()
-    _claim_file(work_path).write_text(_process_identity(os.getpid()))
 
 
 def _check_abandoned(path: Path, work_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normalisr_dask.kernels.entries import OUT_OF_ORDER, TOO_LARGE, compress_cells, sort_by_cell
+from normalisr_dask.kernels.entries import LARGEST_COUNT, OUT_OF_ORDER, TOO_LARGE, compress_cells, sort_by_cell
 from normalisr_dask.storage.count_source import Entries
 
 GROUP_ENTRIES = 1 << 21  # sorted in memory at a time: 12 bytes each, three times over
@@ -43,13 +43,16 @@ class RowBuilder:
 
     Parameters
     ----------
+    path
+        The input, for messages.
     gene_map
         New number of each gene, int32; -1 drops it.
     n_new_genes
         Number of genes after renumbering.
     """
 
-    def __init__(self, gene_map: np.ndarray, n_new_genes: int) -> None:
+    def __init__(self, path: Path, gene_map: np.ndarray, n_new_genes: int) -> None:
+        self._path = path
         self._gene_map = gene_map
         self._gene_totals = np.full(n_new_genes, -1, dtype=np.int64)
         self.next_cell = 0
@@ -73,7 +76,7 @@ class RowBuilder:
         if code == OUT_OF_ORDER:
             raise OutOfOrderError
         if code == TOO_LARGE:
-            msg = f"cell {cells[place] + 1} has duplicate entries whose sum passes the largest count, 2³² - 1"
+            msg = f"{self._path}: duplicate entries of cell {cells[place] + 1} add up to more than {LARGEST_COUNT}"
             raise ValueError(msg)
         self.next_cell = stop
         return CellRows(entries_per_cell, indices[:n_kept], data[:n_kept], n_duplicates)

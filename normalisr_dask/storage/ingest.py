@@ -3,7 +3,7 @@
 import errno
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +136,7 @@ def _write_sources(
     bytes_total = sum(source.n_bytes for source in sources)
     bytes_before = n_duplicates = n_entries = 0
 
-    def reported(blocks: Iterator[Entries]) -> Iterator[Entries]:
+    def read(blocks: Iterator[Entries]) -> Iterator[Entries]:
         nonlocal n_entries
         for block in blocks:
             n_entries += block.cells.shape[0]
@@ -147,21 +147,21 @@ def _write_sources(
         progress(ProgressEvent("sorting", done, total, n_sorted))
 
     for number, (source, gene_map) in enumerate(zip(sources, gene_maps, strict=True)):
-        builder = RowBuilder(gene_map, writer.n_genes)
+        builder = RowBuilder(source.path, gene_map, writer.n_genes)
         n_cells = len(source.obs)
-        blocks = reported(source.entries())
-        if source.by_cell:
-            rows = rows_as_they_come(blocks, builder, n_cells)
-        else:
-            folder = writer.scratch / str(number)
-            rows = rows_after_sorting(blocks, builder, n_cells, source.n_entries, folder, report_sorting)
-        try:
-            for block in rows:
-                n_duplicates += block.n_duplicates
-                writer.append(block.entries_per_cell, block.indices, block.counts)
-        except OutOfOrderError as error:
-            source.by_cell = False
-            raise _RestartError from error
+        with closing(source.entries()) as entries:
+            if source.by_cell:
+                rows = rows_as_they_come(read(entries), builder, n_cells)
+            else:
+                folder = writer.scratch / str(number)
+                rows = rows_after_sorting(read(entries), builder, n_cells, source.n_entries, folder, report_sorting)
+            try:
+                for block in rows:
+                    n_duplicates += block.n_duplicates
+                    writer.append(block.entries_per_cell, block.indices, block.counts)
+            except OutOfOrderError as error:
+                source.by_cell = False
+                raise _RestartError from error
         bytes_before += source.n_bytes
     return n_duplicates
 

@@ -1,6 +1,7 @@
 """Matrix Market files of counts as a stream of entries."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +95,7 @@ class MatrixMarketSource:
         check_length(genes_path, self.var, n_genes, path, "genes")
         check_length(cells_path, self.obs, n_cells, path, "cells")
 
-    def entries(self) -> Iterator[Entries]:
+    def entries(self) -> Generator[Entries, None, None]:
         """Read the entries; one thread reads ahead, another parses.
 
         Raises
@@ -109,28 +110,34 @@ class MatrixMarketSource:
         with TextFile(self.path) as file:
             header = read_header(file)
             n_lines, n_parsed = header.n_lines, 0
-            for block in in_background(file.blocks(self._block_bytes)):
-                room = block.text.shape[0] // kernel.SHORTEST_LINE
-                rows, columns = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-                counts = np.empty(room, dtype=np.uint32)
-                n_entries, n_block_lines, code, position = kernel.parse_entries(
-                    block.text, header.n_rows, header.n_columns, header.field != "pattern", rows, columns, counts
-                )
-                n_parsed += n_entries
-                if n_parsed > header.n_entries:
-                    msg = f"{self.path} has more entries than the {header.n_entries} that its header promises"
-                    raise ValueError(msg)
-                if code != kernel.PARSED:
-                    self._refuse(header, block, n_lines + n_block_lines + 1, code, position)
-                n_lines += n_block_lines
-                genes, cells = (columns, rows) if self._transpose else (rows, columns)
-                yield Entries(cells[:n_entries], genes[:n_entries], counts[:n_entries], block.bytes_done)
+            with closing(in_background(file.blocks(self._block_bytes))) as blocks:
+                for block in blocks:
+                    entries, n_block_lines = self._parse_block(header, block, n_lines)
+                    n_lines += n_block_lines
+                    n_parsed += entries.counts.shape[0]
+                    if n_parsed > header.n_entries:
+                        msg = f"{self.path} has more entries than the {header.n_entries} that its header promises"
+                        raise ValueError(msg)
+                    yield entries
         if n_parsed < header.n_entries:
             msg = (
                 f"{self.path} is truncated: it ends after {n_parsed} entries (line {n_lines}), but its header promises"
                 f" {header.n_entries}"
             )
             raise ValueError(msg)
+
+    def _parse_block(self, header: Header, block: LineBlock, n_lines: int) -> tuple[Entries, int]:
+        """Parse a block that `n_lines` lines precede; gives its entries and its number of lines."""
+        room = block.text.shape[0] // kernel.SHORTEST_LINE
+        rows, columns = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
+        counts = np.empty(room, dtype=np.uint32)
+        n_entries, n_block_lines, code, position = kernel.parse_entries(
+            block.text, header.n_rows, header.n_columns, header.field != "pattern", rows, columns, counts
+        )
+        if code != kernel.PARSED:
+            self._refuse(header, block, n_lines + n_block_lines + 1, code, position)
+        genes, cells = (columns, rows) if self._transpose else (rows, columns)
+        return Entries(cells[:n_entries], genes[:n_entries], counts[:n_entries], block.bytes_done), n_block_lines
 
     def _refuse(self, header: Header, block: LineBlock, line_number: int, code: int, position: int) -> None:
         """Raise what is wrong with a line."""

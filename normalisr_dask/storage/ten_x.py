@@ -1,6 +1,6 @@
 """10x HDF5 files, of Cell Ranger 2 and 3, as streams of entries; finding the matrix of a 10x folder."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class TenXFileSource:
             )
             raise ValueError(msg)
 
-    def entries(self) -> Iterator[Entries]:
+    def entries(self) -> Generator[Entries, None, None]:
         """Read the entries.
 
         Raises

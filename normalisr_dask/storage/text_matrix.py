@@ -1,6 +1,7 @@
 """Dense tables of counts as text, tab- or comma-separated, as streams of entries."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from normalisr_dask.kernels import matrix_market, text_matrix
 from normalisr_dask.storage.background import in_background
 from normalisr_dask.storage.count_source import Entries
-from normalisr_dask.storage.text_file import NEWLINE, TextFile
+from normalisr_dask.storage.text_file import NEWLINE, LineBlock, TextFile
 
 BLOCK_BYTES = 1 << 22
 USUAL_DENSITY = 10  # one value in so many is taken not to be 0; only the number of files for sorting depends on it
@@ -70,7 +71,7 @@ class TextMatrixSource:
         self.var, self.obs = (columns, rows) if transpose else (rows, columns)
         self.n_entries = len(rows) * len(columns) // USUAL_DENSITY
 
-    def entries(self) -> Iterator[Entries]:
+    def entries(self) -> Generator[Entries, None, None]:
         """Read the entries above 0; one thread reads ahead, another parses.
 
         Raises
@@ -85,20 +86,26 @@ class TextMatrixSource:
         with TextFile(self.path) as file:
             file.read_line()
             n_rows, n_lines = 0, 1
-            for block in in_background(file.blocks(self._block_bytes)):
-                room = block.text.shape[0] // text_matrix.SHORTEST_VALUE
-                rows, columns = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-                counts = np.empty(room, dtype=np.uint32)
-                n_entries, n_block_rows, n_block_lines, code, position = text_matrix.parse_rows(
-                    block.text, ord(self._separator), self._n_values, rows, columns, counts
-                )
-                if code != matrix_market.PARSED:
-                    self._refuse(block.text, n_lines + n_block_lines + 1, code, position)
-                rows = rows[:n_entries] + np.int32(n_rows)
-                n_rows += n_block_rows
-                n_lines += n_block_lines
-                genes, cells = (columns[:n_entries], rows) if self._transpose else (rows, columns[:n_entries])
-                yield Entries(cells, genes, counts[:n_entries], block.bytes_done)
+            with closing(in_background(file.blocks(self._block_bytes))) as blocks:
+                for block in blocks:
+                    entries, n_block_rows, n_block_lines = self._parse_block(block, n_rows, n_lines)
+                    n_rows += n_block_rows
+                    n_lines += n_block_lines
+                    yield entries
+
+    def _parse_block(self, block: LineBlock, n_rows: int, n_lines: int) -> tuple[Entries, int, int]:
+        """Parse a block that `n_rows` rows and `n_lines` lines precede; gives its entries, rows and lines."""
+        room = block.text.shape[0] // text_matrix.SHORTEST_VALUE
+        rows, columns = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
+        counts = np.empty(room, dtype=np.uint32)
+        n_entries, n_block_rows, n_block_lines, code, position = text_matrix.parse_rows(
+            block.text, ord(self._separator), self._n_values, rows, columns, counts
+        )
+        if code != matrix_market.PARSED:
+            self._refuse(block.text, n_lines + n_block_lines + 1, code, position)
+        rows, columns = rows[:n_entries] + np.int32(n_rows), columns[:n_entries]
+        genes, cells = (columns, rows) if self._transpose else (rows, columns)
+        return Entries(cells, genes, counts[:n_entries], block.bytes_done), n_block_rows, n_block_lines
 
     def _refuse(self, block: np.ndarray, line_number: int, code: int, position: int) -> None:
         """Raise what is wrong with a value."""
@@ -123,7 +130,7 @@ def _read_row_names(file: TextFile, separator: str, block_bytes: int) -> tuple[l
     """Names in the first column of all lines that are left, and the number of fields of the first."""
     names: list[str] = []
     n_fields = 0
-    for block in in_background(file.blocks(block_bytes)):
+    for block in file.blocks(block_bytes):
         text = block.text.tobytes()
         start = 0
         for stop in np.flatnonzero(block.text == NEWLINE).tolist():
