@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import dask
 import psutil
@@ -48,6 +49,14 @@ _ONE_THREAD = {
     "NUMEXPR_NUM_THREADS": 1,
     "NUMBA_NUM_THREADS": 1,
 }
+
+
+class ClusterSize(NamedTuple):
+    """Number of workers, and threads and bytes of each."""
+
+    workers: int
+    threads_per_worker: int
+    memory_limit: int
 
 
 @dataclass(frozen=True)
@@ -121,20 +130,16 @@ class ClusterSettings:
         """Whether a local cluster is started."""
         return self.scheduler is None and self.scheduler_file is None
 
-    def sized(self) -> "ClusterSettings":
-        """Fill in the local cluster's number of workers and memory limit, so that together they use this machine.
+    def local_size(self) -> ClusterSize:
+        """Size of the local cluster; what is not set is chosen to use this machine.
 
         Returns
         -------
-        ClusterSettings
-            The same settings with `workers` and `memory_limit` as numbers.
+        ClusterSize
         """
         workers = self.workers or max(1, cpu_count() // self.threads_per_worker)
-        return replace(
-            self,
-            workers=workers,
-            memory_limit=self.memory_limit or int(_SHARE_OF_MEMORY * machine_memory() / workers),
-        )
+        limit = self.memory_limit or int(_SHARE_OF_MEMORY * machine_memory() / workers)
+        return ClusterSize(workers, self.threads_per_worker, limit)
 
     def _refuse_local_options(self) -> None:
         """Refuse what would size workers that are sized already."""
@@ -207,7 +212,7 @@ def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
     ConnectionError
         If the scheduler does not answer in time, has no workers, or these cannot import this package.
     """
-    return _local_client(settings.sized()) if settings.is_local else _client_of_running_scheduler(settings)
+    return _local_client(settings) if settings.is_local else _client_of_running_scheduler(settings)
 
 
 def worker_peaks(client: Client) -> dict[str, int]:
@@ -240,6 +245,23 @@ def memory_limits(client: Client) -> dict[str, int]:
         Bytes by worker address; for a worker without a limit the memory of its machine.
     """
     return dict(client.run(_memory_limit))
+
+
+def cluster_size(client: Client) -> ClusterSize:
+    """Tell the size of the cluster behind a client.
+
+    Parameters
+    ----------
+    client
+        A connected client.
+
+    Returns
+    -------
+    ClusterSize
+        With the most threads and the least memory that a worker has.
+    """
+    limits = memory_limits(client)
+    return ClusterSize(len(limits), max(client.nthreads().values()), min(limits.values()))
 
 
 def peak_bytes() -> int:
@@ -294,17 +316,17 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     if settings.dashboard and find_spec("bokeh") is None:
         msg = "the dashboard needs the package bokeh: pip install bokeh"
         raise ValueError(msg)
-    security = _security(settings)
+    size, security = settings.local_size(), _security(settings)
     # Read when a worker process is spawned, before it loads any library.
     threads = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ONE_THREAD.items()}
     with (
         _quiet_logs(),
         dask.config.set(threads),
         LocalCluster(
-            n_workers=settings.workers,
-            threads_per_worker=settings.threads_per_worker,
+            n_workers=size.workers,
+            threads_per_worker=size.threads_per_worker,
             processes=True,
-            memory_limit=settings.memory_limit,
+            memory_limit=size.memory_limit,
             local_directory=settings.local_directory,
             host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:0",

@@ -16,7 +16,7 @@ def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
     return max(1, block_bytes // (8 * max(1, n_rows)))
 
 
-def as_matrix(values: Any, name: str) -> da.Array:
+def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None) -> da.Array:
     """Return a two-dimensional Dask array of rows × cells; sparse input keeps sparse chunks.
 
     Parameters
@@ -25,6 +25,8 @@ def as_matrix(values: Any, name: str) -> da.Array:
         NumPy array, SciPy sparse array or matrix, Dask array with dense or sparse chunks, or Zarr array.
     name
         What the caller calls it; for the error.
+    cell_chunks
+        Chunks of cells for arrays in memory; chosen from the number of rows where None.
 
     Raises
     ------
@@ -46,7 +48,8 @@ def as_matrix(values: Any, name: str) -> da.Array:
         return values
     if isinstance(values, zarr.Array):
         return da.from_zarr(values)
-    chunks = (values.shape[0], min(max(1, values.shape[1]), cells_per_block(values.shape[0])))
+    n_rows, n_cells = values.shape
+    chunks = (n_rows, cell_chunks or min(max(1, n_cells), cells_per_block(n_rows)))
     if scipy.sparse.issparse(values):
         columns = scipy.sparse.csc_array(values)
         return da.from_array(
@@ -68,11 +71,10 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
     ValueError
         If the number of cells differs.
     """
-    rows = as_matrix(values, name)
-    if rows.shape[1] != like.shape[1]:
-        msg = f"expected {name} with {like.shape[1]} cells (columns), found {rows.shape[1]}"
+    if np.ndim(values) == 2 and values.shape[1] != like.shape[1]:
+        msg = f"expected {name} with {like.shape[1]} cells (columns), found {values.shape[1]}"
         raise ValueError(msg)
-    return rows.rechunk((-1, like.chunks[1]))
+    return as_matrix(values, name, like.chunks[1]).rechunk((-1, like.chunks[1]))
 
 
 def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:

@@ -59,14 +59,19 @@ class Expression(Protocol):
 
 def expression_of(values, name: str) -> Expression:
     """Return the implicit form of an array that has one, else its dense form."""
-    form = getattr(values, _FORM, None)
-    return form if isinstance(form, NormalisedForm) else DenseForm(as_matrix(values, name))
+    return normalised_form(values) or DenseForm(as_matrix(values, name))
 
 
 def log_cpm_form(values) -> "LogCpmForm | None":
     """Return the implicit form of log-CPM that was made from sparse counts, if there is one."""
     form = getattr(values, _FORM, None)
     return form if isinstance(form, LogCpmForm) else None
+
+
+def normalised_form(values) -> "NormalisedForm | None":
+    """Return the implicit form of normalised expression that was made from sparse counts, if there is one."""
+    form = getattr(values, _FORM, None)
+    return form if isinstance(form, NormalisedForm) else None
 
 
 def with_form(form: "LogCpmForm | NormalisedForm") -> da.Array:
@@ -228,6 +233,15 @@ class NormalisedForm:
             n_cells=n_cells,
             keepvar=keepvar,
         )
+        return cls(log_cpm, covariates, log_weights, gene_scaling, bounds, fit)
+
+    @classmethod
+    def of_fit(
+        cls, log_cpm: LogCpmForm, covariates: da.Array, weights: da.Array, gene_scaling: da.Array, fit: da.Array
+    ) -> "NormalisedForm":
+        """Return the form whose fit (genes, q + 2) is known already."""
+        log_weights = da.log(weights)
+        bounds = call_once(chebyshev.check_range, log_weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
         return cls(log_cpm, covariates, log_weights, gene_scaling, bounds, fit)
 
     @property

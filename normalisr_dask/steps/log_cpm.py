@@ -101,7 +101,7 @@ def lcpm(
     if normalize:
         proportions = sum_over_genes(
             kernels.sum_of_proportions,
-            anew(counts),
+            counts if reference is not total else anew(counts),
             width=1,
             by_cell=by_cell,
             by_gene=by_gene,

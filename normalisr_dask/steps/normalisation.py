@@ -243,23 +243,28 @@ def normvar(
         normalised = _normalise(expression, covariates, weights, scaling, keepvar=keepvar)
     else:
         normalised = with_form(NormalisedForm.of(form, covariates, weights, scaling, keepvar=keepvar))
-    is_scaled = call_once(
-        kernels.scaled_rows, row_extremes(covariates), shape=(covariates.shape[0],), dtype=bool, cat=cat
-    )
-    normalised_covariates = da.where(is_scaled[:, None], covariates * weights, covariates)
+    scaled_covariates = normalised_covariates(covariates, weights, cat=cat)
     if normmean:
-        by_cell = {"covariates": normalised_covariates}
+        by_cell = {"covariates": scaled_covariates}
         products = sum_over_cells(
-            cross_product, normalised, width=covariates.shape[0], by_cell={"others": normalised_covariates}
+            cross_product, normalised, width=covariates.shape[0], by_cell={"others": scaled_covariates}
         )
-        fitted = map_genes(coefficients, products, shared=(gram(normalised_covariates),), shape=(covariates.shape[0],))
+        fitted = map_genes(coefficients, products, shared=(gram(scaled_covariates),), shape=(covariates.shape[0],))
         normalised = map_matrix(
             kernels.remove_covariates, anew(normalised), by_cell=by_cell, by_gene={"coefficients": fitted}
         )
     if dextra is None:
-        return Normalised(normalised, normalised_covariates)
+        return Normalised(normalised, scaled_covariates)
     extra = as_rows(dextra, "dextra", expression)
-    return NormalisedWithExtra(normalised, normalised_covariates, extra * weights)
+    return NormalisedWithExtra(normalised, scaled_covariates, extra * weights)
+
+
+def normalised_covariates(covariates: da.Array, weights: da.Array, *, cat: int) -> da.Array:
+    """Return the covariates multiplied by the cell weights as ``cat`` says; lazy."""
+    is_scaled = call_once(
+        kernels.scaled_rows, row_extremes(covariates), shape=(covariates.shape[0],), dtype=bool, cat=cat
+    )
+    return da.where(is_scaled[:, None], covariates * weights, covariates)
 
 
 def _normalise(

@@ -1,0 +1,115 @@
+"""The command group: an overview without arguments, and one line instead of a traceback."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from normalisr_dask.cli import pipeline_commands
+from normalisr_dask.cli.messages import PROGRAM, describe, one_line_warnings, tell
+
+DEBUG_VARIABLE = "NORMALISR_DASK_DEBUG"
+FAILED = 2
+INTERRUPTED = 130  # what shells give for a program that Ctrl-C ended
+
+# Typer bundles click in some versions and imports it in others; what it exports is the same in all.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
+OVERVIEW = """\
+Normalisation, differential expression and co-expression of single-cell counts, also where they do not fit in memory.
+
+See it work on simulated data:
+  normalisr-dask demo
+
+From Cell Ranger's matrix to P-values:
+  normalisr-dask ingest filtered_feature_bc_matrix/ counts.zarr
+  normalisr-dask info counts.zarr
+  normalisr-dask run counts.zarr -o results --groupings guides.tsv.gz --coex
+  normalisr-dask info results
+
+`normalisr-dask COMMAND --help` explains a command and all its options.
+"""
+
+
+class OneLineGroup(TyperGroup):
+    """Runs a command and turns everything that can go wrong into one line and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 - Typer's signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and leave Python.
+
+        Parameters
+        ----------
+        args
+            Arguments; by default those of the process.
+        prog_name, complete_var, standalone_mode, windows_expand_args, extra
+            Of Typer, and not used: the program always has its name, and reports errors itself.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        arguments = [argument for argument in given if argument != "--debug"]
+        debug = len(arguments) < len(given) or bool(os.environ.get(DEBUG_VARIABLE))
+        with one_line_warnings():
+            sys.exit(self._exit_code(arguments, debug=debug))
+
+    def _exit_code(self, arguments: list[str], *, debug: bool) -> int:
+        """Run the command and tell what went wrong."""
+        try:
+            code = super().main(arguments, PROGRAM, standalone_mode=False)
+        except KeyboardInterrupt:  # Typer turns most of them into an exit code
+            code = INTERRUPTED
+        except UsageError as error:
+            path = error.ctx.command_path if error.ctx is not None else PROGRAM
+            tell("error", f"{error.format_message().rstrip('.')}; try '{path} --help'")
+            return FAILED
+        except Exception as error:
+            if debug:
+                raise
+            tell("error", describe(error))
+            return FAILED
+        if code == INTERRUPTED:
+            tell("interrupted", "run the same command again to go on")
+        return code if isinstance(code, int) else 0
+
+
+app = typer.Typer(
+    cls=OneLineGroup,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+pipeline_commands.register(app)
+
+
+@app.callback(help=OVERVIEW.partition("\n")[0])
+def show_overview(
+    context: typer.Context,
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help=f"Show tracebacks; so does {DEBUG_VARIABLE}=1 in the environment.")
+    ] = False,
+) -> None:
+    """Print the overview, or the version, if there is no command."""
+    if show_version:
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(OVERVIEW, nl=False)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()

@@ -1,0 +1,193 @@
+"""How far a command is: live on a terminal, a line now and then elsewhere; and how numbers are written.
+
+Progress goes to stderr, so that stdout holds results alone.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+SECONDS_BETWEEN_LINES = 15.0
+BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+@contextmanager
+def show_stages(titles: Mapping[str, str]) -> Iterator["LiveStages | PlainStages"]:
+    """Show the stages of a run on stderr while the block runs.
+
+    Parameters
+    ----------
+    titles
+        What to call each stage.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainStages(titles)
+        return
+    with Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}[/]"),
+        console=console,
+    ) as progress:
+        yield LiveStages(progress, titles)
+
+
+@contextmanager
+def show_bytes() -> Iterator["LiveBytes | PlainBytes"]:
+    """Show on stderr how far a file has been read while the block runs."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainBytes()
+        return
+    columns: tuple[str | ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}[/]"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield LiveBytes(progress)
+
+
+class LiveStages:
+    """One line for each stage, on a terminal."""
+
+    def __init__(self, progress: Progress, titles: Mapping[str, str]) -> None:
+        self._progress = progress
+        self._titles = titles
+        self._lines: dict[str, TaskID] = {}
+
+    def stage_started(self, name: str, title: str, total_tasks: int) -> None:
+        """Add a line."""
+        self._lines[name] = self._progress.add_task(title, total=total_tasks, note="")
+
+    def stage_advanced(self, name: str, done_tasks: int) -> None:
+        """Move the bar; the total is an estimate, and only the end of the stage fills it."""
+        self._progress.update(self._lines[name], completed=done_tasks)
+
+    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+        """Fill the bar."""
+        if name not in self._lines:  # an earlier run has done it
+            self.stage_started(name, self._titles.get(name, name), 1)
+        n_done = max(self._progress.tasks[self._lines[name]].completed, 1)
+        note = f"{note} (earlier, in {duration(seconds)})" if resumed else note
+        self._progress.update(self._lines[name], completed=n_done, total=n_done, note=note)
+
+
+class PlainStages:
+    """A line when a stage ends, and now and then in between, for files and job logs."""
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self._titles = titles
+        self._total = 0
+        self._next_line = 0.0
+
+    def stage_started(self, name: str, title: str, total_tasks: int) -> None:
+        """Wait a while before the first line."""
+        self._total = total_tasks
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def stage_advanced(self, name: str, done_tasks: int) -> None:
+        """Print a line if the last one is old."""
+        if time.monotonic() >= self._next_line:
+            _print_line(f"{self._titles.get(name, name)}: {done_tasks:,} of about {self._total:,} tasks")
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+        """Print the line of the stage."""
+        done = "done earlier" if resumed else f"done in {duration(seconds)}"
+        _print_line(f"{self._titles.get(name, name)}: {done}{f', {note}' if note else ''}")
+
+
+class LiveBytes:
+    """One bar, on a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lines: dict[str, TaskID] = {}
+
+    def advance(self, title: str, done: int, total: int, note: str) -> None:
+        """Move the bar of this title."""
+        if title not in self._lines:
+            self._lines[title] = self._progress.add_task(title, total=total, note=note)
+        self._progress.update(self._lines[title], completed=done, total=total, note=note)
+
+
+class PlainBytes:
+    """A line now and then, with rate and time left, for files and job logs."""
+
+    def __init__(self) -> None:
+        self._title = ""
+        self._started = self._next_line = 0.0
+
+    def advance(self, title: str, done: int, total: int, note: str) -> None:
+        """Print a line if the last one is old."""
+        now = time.monotonic()
+        if title != self._title:
+            self._title, self._started, self._next_line = title, now, now + SECONDS_BETWEEN_LINES
+        if now < self._next_line or not done:
+            return
+        rate = done / max(now - self._started, 1e-9)
+        left = duration(max(total - done, 0) / rate)
+        _print_line(f"{title}: {amount(done)} of {amount(total)}, {amount(rate)}/s, {left} left, {note}")
+        self._next_line = now + SECONDS_BETWEEN_LINES
+
+
+def amount(n_bytes: float) -> str:
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> amount(1_536_000_000)
+    '1.5 GB'
+    >>> amount(12)
+    '12 B'
+    """
+    for unit in BYTE_UNITS[:-1]:
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.0f} {BYTE_UNITS[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (0.04, 12.34, 75, 3723)]
+    ['0.0 s', '12.3 s', '1 min 15 s', '1 h 2 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _print_line(text: str) -> None:
+    """Print to stderr at once."""
+    print(text, file=sys.stderr, flush=True)

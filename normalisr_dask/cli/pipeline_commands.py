@@ -1,0 +1,135 @@
+"""The commands of the pipeline: their arguments, options and help. What they do is in store_work.py and run_work.py."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from normalisr_dask.cli.lazy import work
+from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, takes_option_groups
+
+
+class Join(StrEnum):
+    """Which genes to keep of inputs that differ in them."""
+
+    OUTER = "outer"
+    INNER = "inner"
+
+
+def ingest(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Matrices; several are put together, cell after cell.")
+    ],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder to write, such as counts.zarr.")],
+    *,
+    genes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="Names of genes, one on each line: one file for all inputs, or one for each."
+        ),
+    ] = None,
+    cells: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Names of cells, one on each line: a file for each input.")
+    ] = None,
+    obs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of the cells (TSV, CSV or Parquet, names in the first column) to store with them.",
+        ),
+    ] = None,
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="The text or Matrix Market inputs are cells × genes.")
+    ] = False,
+    join: Annotated[
+        Join | None,
+        typer.Option(help="If inputs differ in their genes: keep all (outer) or those that all have (inner)."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is already there.")] = False,
+) -> None:
+    """Convert count matrices to a count store.
+
+    An INPUT is a Matrix Market file (.mtx, .mtx.gz; genes × cells), a 10x folder or .h5 file, an .h5ad file, an
+    AnnData-Zarr store, or a dense table (.tsv, .csv; also .gz) with the cells in the first line and the genes in the
+    first column. It is read piece by piece, in less than 700 MB of memory whatever its size.
+
+    STORE becomes an AnnData-Zarr store, which anndata.read_zarr opens, too. It appears when it is whole, not before.
+    """
+    work("store_work").ingest(inputs, store, genes, cells, obs, join, transpose=transpose, overwrite=overwrite)
+
+
+def info(
+    path: Annotated[str, typer.Argument(metavar="STORE|OUT", help="Count store, or output folder of a run.")],
+) -> None:
+    """Tell what is in a count store or an output folder.
+
+    Of a count store: cells, genes, entries, the columns of the cell table, where it came from. Of an output folder:
+    which stages are done, with which parameters and versions, and how long they took. Nothing is written.
+    """
+    work("store_work").info(path)
+
+
+@takes_option_groups
+def run(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Count store, or another AnnData-Zarr store of counts.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
+    *,
+    coex: Annotated[bool, typer.Option("--coex", help="Test every pair of genes for co-expression, too.")] = False,
+    qcut: Annotated[
+        float, typer.Option(metavar="Q", min=0, max=1, help="With --coex: largest Q-value of an edge.")
+    ] = 0.05,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print tasks, bytes and memory of every stage; compute nothing.")
+    ] = False,
+    groupings: GroupingOptions,
+    quality: QualityOptions,
+    cluster: ClusterOptions,
+) -> None:
+    """Go from counts to P-values of differential expression and co-expression.
+
+    Quality control, log CPM, covariates, variance normalisation, removal of outlier cells, then a test of every
+    grouping against every gene, and with --coex of every pair of genes, as Normalisr does them.
+
+    OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and OUT/coex_edges.parquet the tables,
+    OUT/manifest.json parameters, versions and times. The same command again goes on where it was interrupted.
+    """
+    work("run_work").run(store, output, groupings, quality, cluster, coex=coex, qcut=qcut, dry_run=dry_run)
+
+
+@takes_option_groups
+def demo(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")] = "normalisr-dask-demo",
+    *,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
+    cluster: ClusterOptions,
+) -> None:
+    """Simulate a small CRISPR screen, run everything on it, and say how much of the truth was found.
+
+    Guides knock genes down in some hundred cells each, and modules of genes vary together. The counts are written as
+    .mtx.gz, ingested, and tested; the end tells how many of the planted effects and pairs have Q ≤ 0.05, and how many
+    of those that have were not planted. Takes about a minute.
+    """
+    work("run_work").demo(output, cluster, seed=seed)
+
+
+EXAMPLES: dict[Callable[..., None], str] = {
+    ingest: "normalisr-dask ingest filtered_feature_bc_matrix/ counts.zarr --obs cells.tsv.gz",
+    info: "normalisr-dask info counts.zarr",
+    run: "normalisr-dask run counts.zarr -o results --groupby guide --reference control --covariate-columns batch",
+    demo: "normalisr-dask demo",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program.
+
+    Parameters
+    ----------
+    app
+        The program.
+    """
+    for command, example in EXAMPLES.items():
+        app.command(epilog=f"Example: {example}")(command)

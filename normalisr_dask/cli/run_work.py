@@ -1,0 +1,173 @@
+"""What ``run`` and ``demo`` do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from distributed import Client, KilledWorker
+from rich.console import Console
+from rich.table import Table
+
+from normalisr_dask.cli.display import amount, duration, show_stages
+from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions
+from normalisr_dask.cluster import ClusterSettings, cluster_size, connect, parse_memory
+from normalisr_dask.pipeline import TITLES, DemoSummary, RunPlan, RunSettings, RunSummary, plan
+from normalisr_dask.pipeline import demo as run_demo
+from normalisr_dask.pipeline import run as run_pipeline
+
+GROUPINGS_SHOWN = 10
+
+
+def run(
+    store: str,
+    output: str,
+    groupings: GroupingOptions,
+    quality: QualityOptions,
+    cluster: ClusterOptions,
+    *,
+    coex: bool,
+    qcut: float,
+    dry_run: bool,
+) -> None:
+    """Run the pipeline, or print its plan."""
+    settings = RunSettings(
+        store=store,
+        output=output,
+        **_grouping_settings(groupings),
+        **asdict(quality),
+        coex=coex,
+        qcut=qcut,
+    )
+    cluster_settings = _cluster_settings(cluster)
+    if dry_run:
+        _print_plan(_plan(settings, cluster_settings))
+        return
+    with _computing(cluster_settings) as client, show_stages(TITLES) as progress:
+        summary = run_pipeline(settings, client, progress=progress)
+    _print_summary(summary)
+
+
+def demo(output: str, cluster: ClusterOptions, *, seed: int) -> None:
+    """Run everything on simulated data and compare with the truth."""
+    with _computing(_cluster_settings(cluster)) as client, show_stages(TITLES) as progress:
+        summary = run_demo(output, client, progress=progress, seed=seed)
+    _print_summary(summary)
+    _print_truth(summary)
+
+
+def _cluster_settings(options: ClusterOptions) -> ClusterSettings:
+    """Read the amount of memory that was typed."""
+    values = asdict(options)
+    if options.memory_limit is not None:
+        values["memory_limit"] = parse_memory(options.memory_limit)
+    return ClusterSettings(**values)
+
+
+def _grouping_settings(options: GroupingOptions) -> dict[str, Any]:
+    """Turn what was typed into plain values."""
+    columns = (options.covariate_columns or "").split(",")
+    return asdict(options) | {
+        "other_groupings": options.other_groupings.value,
+        "covariate_columns": tuple(column.strip() for column in columns if column.strip()),
+    }
+
+
+@contextmanager
+def _computing(settings: ClusterSettings) -> Iterator[Client]:
+    """Connect to the cluster, and say what the loss of a worker means."""
+    try:
+        with connect(settings) as client:
+            if settings.dashboard:
+                Console(stderr=True, highlight=False).print(f"dashboard: {client.dashboard_link}", markup=False)
+            yield client
+    except KilledWorker as error:
+        msg = (
+            "workers died over the same task, most likely out of memory; "
+            "give them more (--memory-limit) or have fewer of them (--workers), and run the same command again to go on"
+        )
+        raise RuntimeError(msg) from error
+
+
+def _plan(settings: RunSettings, cluster: ClusterSettings) -> RunPlan:
+    """Plan for a local cluster without starting it, or for the workers of a running one."""
+    if cluster.is_local:
+        size = cluster.local_size()
+    else:
+        with connect(cluster) as client:
+            size = cluster_size(client)
+    return plan(settings, **size._asdict())
+
+
+def _print_plan(run_plan: RunPlan) -> None:
+    """Print a row for each stage."""
+    table = Table(title="Plan, nothing was computed", title_justify="left", box=None, padding=(0, 2))
+    for column in ("stage", "tasks", "reads", "writes", "peak of a task", "note"):
+        table.add_column(column, justify="left" if column in {"stage", "note"} else "right")
+    for stage in run_plan.stages:
+        table.add_row(
+            stage.name,
+            f"{stage.tasks:,}",
+            amount(stage.bytes_read),
+            amount(stage.bytes_written),
+            amount(stage.peak_task_bytes),
+            stage.note,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Memory limit of a worker: {amount(run_plan.memory_limit)}")
+
+
+def _print_summary(summary: RunSummary) -> None:
+    """Print what came out and where it is."""
+    facts = {
+        "cells kept": f"{summary.cells_kept:,} of {summary.cells_total:,}",
+        "genes kept": f"{summary.genes_kept:,} of {summary.genes_total:,}",
+    }
+    if summary.groupings:
+        n_hits = sum(grouping.n_hits for grouping in summary.groupings)
+        facts["hits"] = f"{n_hits:,} at Q ≤ 0.05, in {len(summary.groupings):,} groupings"
+    if summary.edges is not None:
+        facts["edges"] = f"{summary.edges:,}"
+    facts |= {
+        "time": duration(summary.seconds),
+        "peak memory": f"{amount(summary.peak_worker_bytes)} a worker, {amount(summary.peak_client_bytes)} here",
+        "results": summary.results,
+        "tables": ", ".join(summary.tables),
+    }
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console.print(table, markup=False)
+    _print_groupings(console, summary)
+
+
+def _print_groupings(console: Console, summary: RunSummary) -> None:
+    """Print the hits of each grouping, or of those with the most."""
+    if not summary.groupings:
+        return
+    ranked = sorted(summary.groupings, key=lambda grouping: -grouping.n_hits)  # stable: ties stay in order
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("grouping")
+    table.add_column("cells", justify="right")
+    table.add_column("hits at Q ≤ 0.05", justify="right")
+    for grouping in ranked[:GROUPINGS_SHOWN]:
+        table.add_row(grouping.name, f"{grouping.n_cells:,}", f"{grouping.n_hits:,}")
+    console.print(table, markup=False)
+    if len(ranked) > GROUPINGS_SHOWN:
+        console.print(f"  … and {len(ranked) - GROUPINGS_SHOWN:,} groupings with as many or fewer")
+
+
+def _print_truth(summary: DemoSummary) -> None:
+    """Print how much of the truth was found."""
+    console = Console(highlight=False)
+    for what, found, planted, false in (
+        ("knock-down effects", summary.effects_found, summary.effects_planted, summary.effects_false),
+        ("pairs in modules", summary.module_pairs_found, summary.module_pairs_planted, summary.module_pairs_false),
+    ):
+        called = found + false
+        console.print(
+            f"planted {what}: {found:,} of {planted:,} found ({found / max(planted, 1):.1%}); "
+            f"false among those called: {false:,} of {called:,} ({false / max(called, 1):.1%})"
+        )

@@ -1,0 +1,133 @@
+"""What ``ingest`` and ``info`` do."""
+
+from pathlib import Path
+from typing import Any
+
+import zarr
+from rich.console import Console
+from rich.table import Table
+
+from normalisr_dask.cli.display import amount, duration, show_bytes
+from normalisr_dask.storage.count_source import ProgressEvent
+from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
+from normalisr_dask.storage.ingest import ingest as ingest_counts
+from normalisr_dask.storage.manifest import MANIFEST, Manifest
+from normalisr_dask.validation import listing
+
+
+def ingest(
+    inputs: list[str],
+    store: str,
+    genes: list[str] | None,
+    cells: list[str] | None,
+    obs: str | None,
+    join: Any,
+    *,
+    transpose: bool,
+    overwrite: bool,
+) -> None:
+    """Convert count matrices to a count store, and tell what is in it."""
+    with show_bytes() as display:
+
+        def show(event: ProgressEvent) -> None:
+            display.advance(event.stage, event.bytes_done, event.bytes_total, f"{event.n_entries:,} entries")
+
+        written = ingest_counts(
+            inputs,
+            store,
+            genes=genes,
+            cells=cells,
+            obs=obs,
+            transpose=transpose,
+            join=join and join.value,
+            overwrite=overwrite,
+            progress=show,
+        )
+    _print_store(written)
+
+
+def info(path: str) -> None:
+    """Tell what is at a path."""
+    if (Path(path) / MANIFEST).is_file():
+        _print_run(path, Manifest.read(path))
+    else:
+        _print_store(open_count_store(path))
+
+
+def _print_store(store: CountStore) -> None:
+    """Print what a count store holds."""
+    obs = store.obs()
+    size = store.n_cells * store.n_genes
+    facts = {
+        "cells": f"{store.n_cells:,}",
+        "genes": f"{store.n_genes:,}",
+        "entries": f"{store.n_entries:,} ({store.n_entries / max(size, 1):.2%} of the matrix)",
+        "counts": f"{store.total_count:,} in all, at most {store.largest_count:,} in one entry ({store.dtype})",
+        "cell table": ", ".join(_column(name, obs[name]) for name in obs.columns) or "names only",
+    }
+    provenance = zarr.open_group(store.path, mode="r").attrs.get(METADATA_KEY, {})
+    if isinstance(provenance, dict):
+        facts |= _provenance(provenance.get("provenance", {}))
+    _print_facts(f"Count store {store.path}", facts)
+
+
+def _column(name: str, column: Any) -> str:
+    """Describe a column of the cell table."""
+    if column.dtype.kind in "iuf":
+        return f"{name} ({column.dtype})"
+    labels = column.dropna().unique()
+    return f"{name} ({len(labels):,} labels: {listing(labels, shown=3)})"
+
+
+def _provenance(provenance: dict[str, Any]) -> dict[str, str]:
+    """Describe where a store came from."""
+    if not provenance:
+        return {}
+    inputs = ", ".join(f"{item['path']} ({amount(item['bytes'])})" for item in provenance["inputs"])
+    return {"made from": inputs, "made": f"{provenance['created']} by version {provenance['normalisr_dask']}"}
+
+
+def _print_run(path: str, manifest: Manifest) -> None:
+    """Print which stages of a run are done, and what made them."""
+    content = manifest.content
+    settings = content["settings"]
+    asked = {
+        "qc": True,
+        "normalisation": True,
+        "de": settings["groupings"] is not None or settings["groupby"] is not None,
+        "coex": settings["coex"],
+        "edges": settings["coex"],
+    }
+    stages = {
+        stage: _stage(manifest.stage(stage)) if manifest.is_done(stage) else "not done yet"
+        for stage, is_asked in asked.items()
+        if is_asked or manifest.is_done(stage)
+    }
+    _print_facts(f"Run in {path}", stages)
+    _print_facts("Settings", {name: str(value) for name, value in settings.items() if value not in (None, [], "")})
+    _print_facts("Versions", content["versions"])
+
+
+def _stage(details: dict[str, Any]) -> str:
+    """Describe a stage that is done."""
+    seconds = details.pop("seconds", None)
+    done = "done" if seconds is None else f"done in {duration(seconds)}"
+    return ", ".join([done, *(_detail(name, value) for name, value in details.items())])
+
+
+def _detail(name: str, value: Any) -> str:
+    """Describe what was recorded of a stage; names of byte counts say that they are."""
+    words = name.replace("_", " ")
+    if name.endswith("bytes") and isinstance(value, int | float):
+        return f"{words.removesuffix(' bytes')} {amount(value)}"
+    return f"{words} {value:,}" if isinstance(value, int) else f"{words} {value}"
+
+
+def _print_facts(title: str, facts: dict[str, str]) -> None:
+    """Print names and values below a title."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"  {name}", value)
+    console = Console(highlight=False)
+    console.print(title, markup=False)
+    console.print(table, markup=False)

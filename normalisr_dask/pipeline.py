@@ -1,0 +1,468 @@
+"""The stages of a run in order, each computed, stored and recorded: the module that triggers computation."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import scipy.sparse
+import zarr
+from distributed import Client
+from numpy.typing import NDArray
+
+from normalisr_dask.cluster import memory_limits, peak_bytes, worker_peaks
+from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
+from normalisr_dask.planning import GENES_PER_TILE, RunPlan, plan_run
+from normalisr_dask.progress import RunProgress, Silent, watched
+from normalisr_dask.run_inputs import RunInputs, read_inputs
+from normalisr_dask.steps.coexpression import coex
+from normalisr_dask.steps.differential import de
+from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
+from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
+from normalisr_dask.steps.normalisation import compute_var, normalised_covariates, normcov, normvar
+from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
+from normalisr_dask.storage.count_store import open_count_store
+from normalisr_dask.storage.counts import Counts, open_counts
+from normalisr_dask.storage.manifest import Manifest, fingerprint
+from normalisr_dask.storage.result_store import ResultStore
+from normalisr_dask.storage.result_tables import write_de_table, write_edges
+
+HIT_QVALUE = 0.05
+COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
+CONSTANT = "constant"
+TITLES = {
+    "qc": "Quality control of reads",
+    "normalisation": "Normalisation",
+    "de": "Differential expression",
+    "coex": "Co-expression",
+    "edges": "Co-expression network",
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is to do; plain values that go into the manifest.
+
+    Attributes
+    ----------
+    store, output
+        Count store and output folder.
+    groupings, grouping_names
+        File of groupings; for Matrix Market also the file of their names.
+    groupby, reference
+        Column of the cell table to make groupings of, and the level whose cells belong to none.
+    other_groupings
+        How a test treats the other groupings.
+    covariates, covariate_columns
+        File of covariates, and columns of the cell table.
+    coex, qcut
+        Whether to test gene pairs, and the largest Q-value of an edge.
+    min_gene_reads, min_gene_cells, min_gene_cell_fraction
+        Bounds that a gene must reach: total count, cells with it, their share.
+    min_cell_reads, min_cell_genes, min_cell_gene_fraction
+        Bounds that a cell must reach: total count, genes in it, their share.
+    """
+
+    store: str
+    output: str
+    groupings: str | None = None
+    grouping_names: str | None = None
+    groupby: str | None = None
+    reference: str | None = None
+    other_groupings: Literal["ignore", "exclude", "covariates"] = "ignore"
+    covariates: str | None = None
+    covariate_columns: tuple[str, ...] = ()
+    coex: bool = False
+    qcut: float = 0.05
+    min_gene_reads: int = 0
+    min_gene_cells: int = 50
+    min_gene_cell_fraction: float = 0.02
+    min_cell_reads: int = 500
+    min_cell_genes: int = 100
+    min_cell_gene_fraction: float = 0.0
+
+    @property
+    def qc_bounds(self) -> tuple[float, ...]:
+        """Bounds in the order of :func:`normalisr_dask.qc_reads`."""
+        return (
+            self.min_gene_reads,
+            self.min_gene_cells,
+            self.min_gene_cell_fraction,
+            self.min_cell_reads,
+            self.min_cell_genes,
+            self.min_cell_gene_fraction,
+        )
+
+
+@dataclass(frozen=True)
+class GroupingHits:
+    """How a grouping fared: its cells that passed quality control, and its genes with Q ≤ 0.05."""
+
+    name: str
+    n_cells: int
+    n_hits: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run has done.
+
+    Attributes
+    ----------
+    cells_total, cells_kept, genes_total, genes_kept
+        Numbers in the store and after quality control.
+    groupings
+        One entry a grouping.
+    edges
+        Edges of the co-expression network, None without co-expression.
+    seconds
+        Time of this call.
+    peak_worker_bytes, peak_client_bytes
+        Largest memory of a worker and of this process.
+    results, tables
+        Path of the result store and of the tables.
+    """
+
+    cells_total: int
+    cells_kept: int
+    genes_total: int
+    genes_kept: int
+    groupings: tuple[GroupingHits, ...]
+    edges: int | None
+    seconds: float
+    peak_worker_bytes: int
+    peak_client_bytes: int
+    results: str
+    tables: tuple[str, ...]
+
+
+def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_worker: int) -> RunPlan:
+    """Plan a run from metadata and the tables of groupings and covariates; reads no counts.
+
+    Parameters
+    ----------
+    settings
+        What the run is to do.
+    memory_limit
+        Bytes of a worker.
+    workers, threads_per_worker
+        Of the cluster.
+
+    Returns
+    -------
+    RunPlan
+        Tasks, bytes and peak memory of every stage.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store or a table does not exist.
+    ValueError
+        If an input does not fit the store, or a task would not fit into the memory limit.
+    """
+    return _plan(settings, read_inputs(settings), memory_limit, workers, threads_per_worker)
+
+
+def _plan(
+    settings: RunSettings, inputs: RunInputs, memory_limit: int, workers: int, threads_per_worker: int
+) -> RunPlan:
+    return plan_run(
+        inputs.store,
+        n_groupings=0 if inputs.groupings is None else len(inputs.groupings.names),
+        n_covariates=len(inputs.covariate_names) + len(COVARIATES_OF_LOG_CPM) + 1,
+        coex=settings.coex,
+        memory_limit=memory_limit,
+        workers=workers,
+        threads_per_worker=threads_per_worker,
+    )
+
+
+def run(settings: RunSettings, client: Client, *, progress: RunProgress | None = None) -> RunSummary:
+    """Run quality control, normalisation, and the tests asked for; go on where an earlier call stopped.
+
+    Parameters
+    ----------
+    settings
+        What to do.
+    client
+        Of the cluster to compute on.
+    progress
+        Who is told how it goes.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store or a table does not exist.
+    ValueError
+        If an input does not fit the store, a task would not fit into the workers' memory limit, or the output folder
+        holds another run.
+
+    Notes
+    -----
+    Every stage is published whole under ``OUT/results.zarr`` and recorded in ``OUT/manifest.json``; a later call with
+    the same settings and inputs skips what is recorded. Cost: some four passes over the counts for quality control,
+    four for normalisation, two for differential expression, each O(non-zeros).
+    """
+    return Run(settings, client, progress or Silent()).run()
+
+
+class Run:
+    """One call of :func:`run`: its inputs, its plan, and its stages.
+
+    Parameters
+    ----------
+    settings, client, progress
+        As of :func:`run`.
+    """
+
+    def __init__(self, settings: RunSettings, client: Client, progress: RunProgress) -> None:
+        self.settings, self.client, self.progress = settings, client, progress
+        self.inputs = read_inputs(settings)
+        threads = max(
+            (worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()), default=1
+        )
+        limits = memory_limits(client)
+        smallest_limit = min(limits.values())
+        self.plan = _plan(settings, self.inputs, smallest_limit, len(limits), threads)
+        self.results = ResultStore(settings.output)
+        self.manifest = Manifest.begin(settings.output, asdict(settings), _fingerprints(settings))
+
+    def run(self) -> RunSummary:
+        """Run all stages."""
+        start = time.perf_counter()
+        self.results.create()
+        self._stage("qc", self._qc)
+        self._stage("normalisation", self._normalisation)
+        if self.inputs.groupings is not None:
+            self._stage("de", self._de)
+        if self.settings.coex:
+            self._stage("coex", self._coex)
+            if self.manifest.is_done("edges") and self.manifest.stage("edges")["qcut"] != self.settings.qcut:
+                self.manifest.forget("edges")
+            self._stage("edges", self._edges, stored=False)
+        return self._summary(time.perf_counter() - start)
+
+    def _stage(self, name: str, work: Callable[[], dict[str, Any]], *, stored: bool = True) -> None:
+        """Do a stage and record it, unless an earlier run has."""
+        if self.manifest.is_done(name) and (not stored or self.results.has(name)):
+            details = self.manifest.stage(name)
+            self.progress.stage_finished(name, details["seconds"], resumed=True, note=details["note"])
+            return
+        if stored:
+            self.results.remove(name)
+        tasks = {stage.name: stage.tasks for stage in self.plan.stages}.get(name, 1)
+        self.progress.stage_started(name, TITLES[name], tasks)
+        start = time.perf_counter()
+        with watched(self.client, name, self.progress):
+            details = work()
+        seconds = time.perf_counter() - start
+        peaks = {"peak_worker_bytes": max(worker_peaks(self.client).values()), "peak_client_bytes": peak_bytes()}
+        self.manifest.record(name, {"seconds": seconds, **peaks, **details})
+        self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
+
+    def _counts(self) -> Counts:
+        return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)
+
+    # ---- quality control
+
+    def _qc(self) -> dict[str, Any]:
+        counts = self._counts()
+        genes, cells = qc_reads(counts.matrix, *self.settings.qc_bounds)
+        gene_kept, cell_kept = (_mask(kept, size) for kept, size in zip((genes, cells), counts.shape, strict=True))
+        by_gene, by_cell = dask.compute(*count_sums(counts.matrix, gene_kept, cell_kept))
+        self.results.write(
+            "qc",
+            {"gene": counts.genes, "cell": counts.cells},
+            {
+                "gene_total": by_gene[:, 0],
+                "gene_cells": by_gene[:, 1],
+                "gene_kept": gene_kept,
+                "cell_total": by_cell[0],
+                "cell_genes": by_cell[1],
+                "cell_kept": cell_kept,
+            },
+        )
+        n_genes, n_cells = counts.shape
+        return {"note": f"kept {genes.size:,} of {n_genes:,} genes, {cells.size:,} of {n_cells:,} cells"}
+
+    # ---- normalisation
+
+    def _normalisation(self) -> dict[str, Any]:
+        gene_kept, cell_kept = self.results.read("qc", "gene_kept"), self.results.read("qc", "cell_kept")
+        counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
+        matrix = counts.matrix
+        log_cpm = lcpm(matrix)
+        offset, of_log_cpm, scaling = dask.compute(
+            log_cpm_form(log_cpm.lcpm).cell_offset, log_cpm.cov, scaling_factor(matrix)
+        )
+        names, given = self._varying_covariates(cell_kept)
+        covariates = normcov(np.vstack([given, of_log_cpm])).compute()
+        expression = _log_cpm_of(counts, offset)
+        weights = compute_var(expression, covariates).compute()
+        kept = qc_outlier(weights)
+
+        counts = counts.subset(cells=np.flatnonzero(kept))
+        offset, covariates, weights = offset[kept], covariates[:, kept], weights[kept]
+        normalised = normvar(_log_cpm_of(counts, offset), covariates, weights, scaling).dtn
+        fit = normalised_form(normalised).fit.compute()
+        self.results.write(
+            "normalisation",
+            {
+                "gene": counts.genes,
+                "cell": counts.cells,
+                "covariate": np.array([*names, *COVARIATES_OF_LOG_CPM, CONSTANT]),
+            },
+            {
+                "log_cpm_offset": offset,
+                "cell_weight": weights,
+                "covariates": covariates,
+                "gene_scaling": scaling,
+                "coefficients": fit[:, :-2],
+                "variance_factor": fit[:, -2],
+                "sum_of_squares": fit[:, -1],
+            },
+        )
+        return {"note": f"left out {np.count_nonzero(~kept):,} variance outliers; {len(covariates):,} covariates"}
+
+    def _varying_covariates(self, cell_kept: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.float64]]:
+        """Return the given covariates of the kept cells, without those that quality control left with one value."""
+        values = self.inputs.covariates[:, cell_kept]
+        varies = values.min(axis=1, initial=np.inf) < values.max(axis=1, initial=-np.inf)
+        return [name for name, keep in zip(self.inputs.covariate_names, varies, strict=True) if keep], values[varies]
+
+    def _normalised(self) -> tuple[da.Array, da.Array, NDArray[np.int64]]:
+        """Return normalised expression and covariates from the stored stage, and the positions of its cells."""
+        gene_kept = self.results.read("qc", "gene_kept")
+        positions = {name: position for position, name in enumerate(self.inputs.store.cells())}
+        cells = np.array([positions[name] for name in self.results.read("normalisation", "cell")], dtype=np.int64)
+        counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=cells)
+        stored = {
+            name: self.results.read("normalisation", name)
+            for name in ("log_cpm_offset", "covariates", "cell_weight", "gene_scaling", "coefficients")
+        }
+        fit = np.column_stack(
+            [
+                stored["coefficients"],
+                self.results.read("normalisation", "variance_factor"),
+                self.results.read("normalisation", "sum_of_squares"),
+            ]
+        )
+        by_cell = {
+            name: da.from_array(stored[name], chunks=(*stored[name].shape[:-1], counts.chunks))
+            for name in ("covariates", "cell_weight")
+        }
+        form = NormalisedForm.of_fit(
+            LogCpmForm(counts.matrix, da.from_array(stored["log_cpm_offset"], chunks=(counts.chunks,))),
+            by_cell["covariates"],
+            by_cell["cell_weight"],
+            da.from_array(stored["gene_scaling"], chunks=-1),
+            da.from_array(fit, chunks=-1),
+        )
+        return with_form(form), normalised_covariates(by_cell["covariates"], by_cell["cell_weight"], cat=1), cells
+
+    # ---- tests
+
+    def _de(self) -> dict[str, Any]:
+        expression, covariates, cells = self._normalised()
+        groupings = self.inputs.groupings
+        values = scipy.sparse.csr_array(groupings.values[:, cells])
+        tested = de(values, expression, covariates, bs=self.plan.groupings_per_block)
+        qvalue = tested.pvalue.rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
+        arrays = self.results.begin(
+            "de",
+            {"grouping": np.array(groupings.names), "gene": self.results.read("normalisation", "gene")},
+            {"grouping": self.plan.groupings_per_block},
+        )
+        n_cells = np.diff(values.indptr)
+        arrays["n_cells"][...] = n_cells
+        lazy = {name: getattr(tested, name) for name in ("pvalue", "log10_pvalue", "gamma", "se", "vart", "varg")}
+        _store(arrays, lazy | {"qvalue": qvalue})
+        self.results.publish("de")
+        hits = write_de_table(self.results, HIT_QVALUE)
+        return {
+            "note": f"{sum(hits):,} hits at Q <= {HIT_QVALUE} in {np.count_nonzero(hits):,} of {len(hits):,} groupings",
+            "hits": [int(number) for number in hits],
+        }
+
+    def _coex(self) -> dict[str, Any]:
+        expression, covariates, _ = self._normalised()
+        tested = coex(expression, covariates, bs=GENES_PER_TILE)
+        genes = self.results.read("normalisation", "gene")
+        side = min(GENES_PER_TILE, genes.size)
+        arrays = self.results.begin("coex", {"gene": genes, "gene_2": genes}, {"gene": side, "gene_2": side})
+        _store(arrays, tested._asdict())
+        self.results.publish("coex")
+        return {"note": f"{genes.size * (genes.size - 1) // 2:,} gene pairs"}
+
+    def _edges(self) -> dict[str, Any]:
+        n_edges = write_edges(self.results, self.settings.qcut)
+        return {"note": f"{n_edges:,} edges at Q <= {self.settings.qcut}", "edges": n_edges, "qcut": self.settings.qcut}
+
+    # ---- summary
+
+    def _summary(self, seconds: float) -> RunSummary:
+        stages = self.manifest.content["stages"]
+        groupings: tuple[GroupingHits, ...] = ()
+        tables = []
+        if "de" in stages:
+            n_cells = self.results.read("de", "n_cells")
+            names = self.results.read("de", "grouping")
+            rows = zip(names, n_cells, stages["de"]["hits"], strict=True)
+            groupings = tuple(GroupingHits(str(name), int(cells), hits) for name, cells, hits in rows)
+            tables.append(str(self.results.output / "de.parquet"))
+        if "edges" in stages:
+            tables.append(str(self.results.output / "coex_edges.parquet"))
+        return RunSummary(
+            cells_total=self.inputs.store.n_cells,
+            cells_kept=self.results.read("normalisation", "cell").size,
+            genes_total=self.inputs.store.n_genes,
+            genes_kept=self.results.read("normalisation", "gene").size,
+            groupings=groupings,
+            edges=stages["edges"]["edges"] if "edges" in stages else None,
+            seconds=seconds,
+            peak_worker_bytes=max(worker_peaks(self.client).values()),
+            peak_client_bytes=peak_bytes(),
+            results=str(self.results.path),
+            tables=tuple(tables),
+        )
+
+
+def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    mask = np.zeros(size, dtype=bool)
+    mask[positions] = True
+    return mask
+
+
+def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array]) -> None:
+    """Write lazy arrays by name in one computation, in the chunks of their targets."""
+    targets = [arrays[name] for name in lazy]
+    sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
+    dask.compute(da.store(sources, targets, lock=False, compute=False))
+
+
+def _log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> da.Array:
+    """Return log-CPM of counts whose offsets are known already."""
+    return with_form(LogCpmForm(counts.matrix, da.from_array(offset, chunks=(counts.chunks,))))
+
+
+def _fingerprints(settings: RunSettings) -> dict[str, Any]:
+    """Return by what a later run knows its inputs again."""
+    files = {
+        "groupings": settings.groupings,
+        "grouping names": settings.grouping_names,
+        "covariates": settings.covariates,
+    }
+    prints = {name: fingerprint(path) for name, path in files.items() if path is not None}
+    store = open_count_store(settings.store)
+    matrix = {
+        name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
+    }
+    return {"counts": matrix | fingerprint(Path(settings.store) / "zarr.json"), **prints}

@@ -1,0 +1,178 @@
+"""What a run will do, from metadata alone: blocks, tasks, bytes read and written, and the peak memory of a task."""
+
+import math
+from dataclasses import dataclass
+
+from normalisr_dask.graph.inputs import BLOCK_BYTES
+from normalisr_dask.graph.layout import SPLIT_EVERY
+from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
+from normalisr_dask.kernels.chebyshev import N_NODES
+from normalisr_dask.storage.count_store import CountStore
+from normalisr_dask.storage.counts import BLOCK_ENTRIES, default_cells_per_block
+
+#: Rounds of read quality control that real data need, more or less.
+QC_ROUNDS = 4
+#: Bytes of genes × groupings sums that one task makes.
+PRODUCT_BYTES = 16 << 20
+GENES_PER_TILE = 500
+#: Compressed bytes of a stored entry, more or less.
+STORED_ENTRY_BYTES = 2.5
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage will do.
+
+    Attributes
+    ----------
+    name
+        Stage of the result store.
+    tasks
+        Number of tasks, about.
+    bytes_read, bytes_written
+        From and to the stores, about.
+    peak_task_bytes
+        Projected peak memory of its largest task.
+    note
+        What else to know; may be empty.
+    """
+
+    name: str
+    tasks: int
+    bytes_read: int
+    bytes_written: int
+    peak_task_bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do.
+
+    Attributes
+    ----------
+    stages
+        In order.
+    memory_limit, workers, threads_per_worker
+        What it was planned for.
+    cells_per_block
+        Cells a task reads together.
+    groupings_per_block
+        Groupings a task tests together.
+    """
+
+    stages: tuple[StagePlan, ...]
+    memory_limit: int
+    workers: int
+    threads_per_worker: int
+    cells_per_block: int
+    groupings_per_block: int
+
+
+def plan_run(
+    store: CountStore,
+    *,
+    n_groupings: int,
+    n_covariates: int,
+    coex: bool,
+    memory_limit: int,
+    workers: int,
+    threads_per_worker: int,
+) -> RunPlan:
+    """Plan a run over a whole store; quality control will make it smaller.
+
+    Parameters
+    ----------
+    store
+        The counts.
+    n_groupings, n_covariates
+        Numbers of groupings (0 for no differential expression) and of covariates with those of log-CPM.
+    coex
+        Whether co-expression is asked for.
+    memory_limit
+        Bytes of a worker.
+    workers, threads_per_worker
+        Of the cluster.
+
+    Raises
+    ------
+    ValueError
+        If the largest task does not fit into the memory limit even with the smallest blocks.
+    """
+    allowed = task_allowance(memory_limit, threads_per_worker)
+    block_entries = BLOCK_ENTRIES
+    groupings_per_block = max(1, min(n_groupings, PRODUCT_BYTES // (8 * max(1, store.n_genes))))
+    while True:
+        cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
+        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, coex=coex)
+        largest = max(tasks.values(), key=lambda task: task.n_bytes)
+        if largest.n_bytes <= allowed or cells_per_block == 1:
+            break
+        block_entries //= 2
+        groupings_per_block = max(1, groupings_per_block // 2)
+    check_fits(largest, memory_limit, threads_per_worker)
+    n_blocks = math.ceil(store.n_cells / cells_per_block)
+    plans = _stage_plans(store, n_blocks, groupings_per_block, n_groupings, n_covariates)
+    stages = tuple(
+        StagePlan(name, *plans[name], peak_task_bytes=task.n_bytes, note=_note(name, store))
+        for name, task in tasks.items()
+    )
+    return RunPlan(stages, memory_limit, workers, threads_per_worker, cells_per_block, groupings_per_block)
+
+
+def _largest_tasks(
+    store: CountStore,
+    cells_per_block: int,
+    groupings_per_block: int,
+    n_groupings: int,
+    n_covariates: int,
+    *,
+    coex: bool,
+) -> dict[str, TaskPlan]:
+    """Return the largest task of each stage."""
+    n_genes = store.n_genes
+    block = sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
+    pairs = (n_covariates + 2) * (n_covariates + 1) // 2
+    per_gene = dense_block_bytes(n_genes, (n_covariates + 4) ** 2, SPLIT_EVERY // 2)
+    nodes = dense_block_bytes(N_NODES * pairs, cells_per_block, 3)
+    tasks = {
+        "qc": TaskPlan("sums of a block of counts", block + dense_block_bytes(n_genes, 3, SPLIT_EVERY)),
+        "normalisation": TaskPlan("fit of a block of counts", block + max(nodes, per_gene)),
+    }
+    if n_groupings:
+        sums = dense_block_bytes(n_genes, groupings_per_block, SPLIT_EVERY + 3)
+        tasks["de"] = TaskPlan("genes x groupings sums of a block", block + nodes + sums)
+    if coex:
+        dense = dense_block_bytes(n_genes, cells_per_block, 4)
+        cells_per_chunk = max(cells_per_block, BLOCK_BYTES // (8 * GENES_PER_TILE))
+        tile = dense_block_bytes(GENES_PER_TILE, cells_per_chunk, 4) + dense_block_bytes(
+            GENES_PER_TILE, GENES_PER_TILE, 8
+        )
+        tasks["coex"] = TaskPlan("dense block of expression, or a tile of gene pairs", block + max(dense, tile))
+    return tasks
+
+
+def _stage_plans(
+    store: CountStore, n_blocks: int, groupings_per_block: int, n_groupings: int, n_covariates: int
+) -> dict[str, tuple[int, int, int]]:
+    """Return (tasks, bytes read, bytes written) of each stage, about."""
+    n_genes, n_cells = store.n_genes, store.n_cells
+    one_pass = int(STORED_ENTRY_BYTES * store.n_entries) + 8 * n_cells
+    tree = math.ceil(n_blocks * SPLIT_EVERY / (SPLIT_EVERY - 1))
+    grouping_blocks = math.ceil(n_groupings / groupings_per_block)
+    tiles = math.ceil(n_genes / GENES_PER_TILE) ** 2 // 2 + 1
+    return {
+        "qc": (QC_ROUNDS * 2 * tree, QC_ROUNDS * one_pass, 17 * (n_genes + n_cells)),
+        "normalisation": (8 * tree, 4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
+        "de": ((3 + 2 * grouping_blocks) * tree, 2 * one_pass, 48 * n_groupings * n_genes),
+        "coex": (3 * tree + 4 * tiles, 3 * one_pass, 16 * n_genes**2),
+    }
+
+
+def _note(name: str, store: CountStore) -> str:
+    if name == "qc":
+        return f"about {QC_ROUNDS} rounds"
+    if name == "coex":
+        dense = dense_block_bytes(store.n_genes, store.n_cells, 1)
+        return f"up to {dense / 1e9:.1f} GB of normalised expression over all workers, spilled to disk where needed"
+    return ""

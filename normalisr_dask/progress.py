@@ -1,0 +1,80 @@
+"""Who wants to know how a run goes, and how to find out from the scheduler."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from distributed import Client, Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+_PLUGIN = "normalisr-dask-finished-tasks"
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class RunProgress(Protocol):
+    """What a display of a run is told."""
+
+    def stage_started(self, name: str, title: str, total_tasks: int) -> None:
+        """Announce a stage and about how many tasks it has."""
+
+    def stage_advanced(self, name: str, done_tasks: int) -> None:
+        """Tell how many tasks of the stage are done."""
+
+    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+        """Tell that the stage is done, now or (resumed) in an earlier run, and what came of it."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def stage_started(self, name: str, title: str, total_tasks: int) -> None:
+        """Do nothing."""
+
+    def stage_advanced(self, name: str, done_tasks: int) -> None:
+        """Do nothing."""
+
+    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+        """Do nothing."""
+
+
+class FinishedTasks(SchedulerPlugin):
+    """Counts the tasks that the scheduler has seen finish."""
+
+    name = _PLUGIN
+    idempotent = True
+
+    def __init__(self) -> None:
+        self.finished = 0
+
+    def transition(self, key: object, start: str, finish: str, *args: object, **kwargs: object) -> None:
+        """Count a task that went from processing to memory."""
+        if start == "processing" and finish == "memory":
+            self.finished += 1
+
+
+@contextmanager
+def watched(client: Client, name: str, progress: RunProgress) -> Iterator[None]:
+    """Tell the progress how many tasks have finished while the context lasts."""
+    client.register_plugin(FinishedTasks())
+    before = client.run_on_scheduler(_finished)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                progress.stage_advanced(name, client.run_on_scheduler(_finished) - before)
+            except (OSError, ValueError, RuntimeError, TimeoutError):
+                return  # the scheduler is gone; the computation itself will say so
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join(timeout=10)
+
+
+def _finished(dask_scheduler: Scheduler) -> int:
+    return int(dask_scheduler.plugins[_PLUGIN].finished)

@@ -1,0 +1,108 @@
+"""What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from normalisr_dask.storage.count_store import CountStore, open_count_store
+from normalisr_dask.storage.tables import (
+    NamedRows,
+    align_to_cells,
+    groupings_from_column,
+    one_hot_covariates,
+    read_covariates,
+    read_groupings,
+)
+from normalisr_dask.validation import check_choice, check_fraction, check_not_negative, check_probability
+
+if TYPE_CHECKING:
+    from normalisr_dask.pipeline import RunSettings
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Inputs of a run, all over the cells of the store.
+
+    Attributes
+    ----------
+    store
+        The counts.
+    groupings
+        Groupings × cells, or None.
+    covariate_names, covariates
+        Names (q,) and float64 values (q, cells); q may be 0.
+    """
+
+    store: CountStore
+    groupings: NamedRows | None
+    covariate_names: tuple[str, ...]
+    covariates: NDArray[np.float64]
+
+
+def read_inputs(settings: "RunSettings") -> RunInputs:
+    """Check the settings, read the tables they name, and align them to the cells of the store.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store or a table does not exist.
+    ValueError
+        If settings contradict each other or are out of range, or a table does not fit the store.
+    """
+    _check(settings)
+    store = open_count_store(settings.store)
+    cells = store.cells()
+    names, values = _covariates(settings, store, cells)
+    return RunInputs(store, _groupings(settings, store, cells), names, values)
+
+
+def _check(settings: "RunSettings") -> None:
+    if settings.groupings is not None and settings.groupby is not None:
+        msg = "give groupings as a file (--groupings) or as a column of the cell table (--groupby), not both"
+        raise ValueError(msg)
+    if settings.reference is not None and settings.groupby is None:
+        msg = "a reference level needs the column it belongs to (--groupby)"
+        raise ValueError(msg)
+    if settings.grouping_names is not None and settings.groupings is None:
+        msg = "names of groupings need their file (--groupings)"
+        raise ValueError(msg)
+    check_choice(settings.other_groupings, ("ignore",), "other_groupings")
+    check_probability(settings.qcut, "qcut")
+    check_fraction(settings.min_gene_cell_fraction, "min_gene_cell_fraction")
+    check_fraction(settings.min_cell_gene_fraction, "min_cell_gene_fraction")
+    for name in ("min_gene_reads", "min_gene_cells", "min_cell_reads", "min_cell_genes"):
+        check_not_negative(getattr(settings, name), name)
+
+
+def _groupings(settings: "RunSettings", store: CountStore, cells: NDArray[np.object_]) -> NamedRows | None:
+    if settings.groupings is not None:
+        groupings = read_groupings(settings.groupings, names=settings.grouping_names, cells=cells)
+        return align_to_cells(groupings, cells, "groupings")
+    if settings.groupby is not None:
+        return groupings_from_column(_column(store, settings.groupby, "groupby"), settings.reference)
+    return None
+
+
+def _covariates(
+    settings: "RunSettings", store: CountStore, cells: NDArray[np.object_]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    frames = [_column(store, column, "covariate_columns").to_frame() for column in settings.covariate_columns]
+    if settings.covariates is not None:
+        frames.append(align_to_cells(read_covariates(settings.covariates), cells, "covariates"))
+    if not frames:
+        return (), np.empty((0, store.n_cells))
+    table = pd.concat(frames, axis=1)
+    repeated = table.columns[table.columns.duplicated()]
+    if len(repeated):
+        msg = f"covariate {str(repeated[0])!r} is named twice; leave it out of one of table and --covariate-columns"
+        raise ValueError(msg)
+    return one_hot_covariates(table)
+
+
+def _column(store: CountStore, name: str, option: str) -> pd.Series:
+    obs = store.obs()
+    check_choice(name, [str(column) for column in obs.columns], option)
+    return obs[name]

@@ -1,0 +1,63 @@
+"""Every array of the result store: its name, dimensions, dtype and meaning. Reader, writer and documentation use it."""
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One stored array.
+
+    Attributes
+    ----------
+    dims
+        Names of its dimensions; each has a coordinate of the same name with the names of its entries.
+    dtype
+        As NumPy writes it.
+    meaning
+        One line.
+    """
+
+    dims: tuple[str, ...]
+    dtype: str
+    meaning: str
+
+
+#: Stage (a group of the result store) → array → what it is.
+STAGES: dict[str, dict[str, Variable]] = {
+    "qc": {
+        "gene_total": Variable(("gene",), "int64", "Total count of the gene over the kept cells"),
+        "gene_cells": Variable(("gene",), "int64", "Number of kept cells that express the gene"),
+        "gene_kept": Variable(("gene",), "bool", "Whether the gene passed"),
+        "cell_total": Variable(("cell",), "int64", "Total count of the cell over the kept genes"),
+        "cell_genes": Variable(("cell",), "int64", "Number of kept genes expressed in the cell"),
+        "cell_kept": Variable(("cell",), "bool", "Whether the cell passed the bounds on counts"),
+    },
+    "normalisation": {
+        "log_cpm_offset": Variable(("cell",), "float64", "What log-CPM subtracts from digamma(count + 1) - digamma(2)"),
+        "cell_weight": Variable(("cell",), "float64", "Weight w of variance normalisation; 1 or more"),
+        "covariates": Variable(("covariate", "cell"), "float64", "Covariates, standardised, with the constant one"),
+        "gene_scaling": Variable(
+            ("gene",), "float64", "Scaling t of variance normalisation: the gene's weights are w**t"
+        ),
+        "coefficients": Variable(("gene", "covariate"), "float64", "Coefficients of log-CPM on the covariates"),
+        "variance_factor": Variable(("gene",), "float64", "What gives the gene back its variance"),
+        "sum_of_squares": Variable(("gene",), "float64", "Sum of squared normalised expression over cells"),
+    },
+    "de": {
+        "pvalue": Variable(("grouping", "gene"), "float64", "Two-sided P-value"),
+        "log10_pvalue": Variable(("grouping", "gene"), "float64", "log10 of the P-value, without underflow"),
+        "qvalue": Variable(("grouping", "gene"), "float64", "Benjamini-Hochberg Q-value within the grouping"),
+        "gamma": Variable(("grouping", "gene"), "float64", "Log fold change (natural log)"),
+        "se": Variable(("grouping", "gene"), "float64", "Standard error of gamma"),
+        "vart": Variable(("grouping", "gene"), "float64", "Variance of expression after covariates"),
+        "varg": Variable(("grouping",), "float64", "Variance of the grouping after covariates"),
+        "n_cells": Variable(("grouping",), "int64", "Number of cells in the grouping"),
+    },
+    "coex": {
+        "pvalue": Variable(("gene", "gene_2"), "float64", "Two-sided P-value; 0 on the diagonal"),
+        "dot": Variable(("gene", "gene_2"), "float64", "Mean product after covariates; 0 on the diagonal"),
+        "var": Variable(("gene",), "float64", "Variance after covariates; Pearson R = dot / sqrt(var var)"),
+    },
+}

@@ -1,0 +1,164 @@
+"""Counts of a store as a lazy matrix, genes × cells, with the names that go with it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import NDArray
+
+from normalisr_dask.graph.passes import remakeable
+from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
+
+#: Stored entries of a block: some 100 MB with the temporaries of a task.
+BLOCK_ENTRIES = 1 << 21
+#: Bytes of a block as dense float64, where a step asks for that.
+DENSE_BLOCK_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of the chosen genes and cells of a store; lazy.
+
+    Attributes
+    ----------
+    store : CountStore
+        Where they lie.
+    gene_positions : int64 (genes,)
+        Positions of the chosen genes in the store, ascending.
+    cell_positions : int64 (cells,)
+        Positions of the chosen cells in the store, ascending.
+    cells_per_block : int
+        Stored cells that a task reads together.
+    """
+
+    store: CountStore
+    gene_positions: NDArray[np.int64]
+    cell_positions: NDArray[np.int64]
+    cells_per_block: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of genes and cells."""
+        return self.gene_positions.size, self.cell_positions.size
+
+    @property
+    def genes(self) -> NDArray[np.object_]:
+        """Names of the genes."""
+        return self.store.genes()[self.gene_positions]
+
+    @property
+    def cells(self) -> NDArray[np.object_]:
+        """Names of the cells."""
+        return self.store.cells()[self.cell_positions]
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Table of the cells."""
+        return self.store.obs().iloc[self.cell_positions]
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """Table of the genes."""
+        return self.store.var().iloc[self.gene_positions]
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Chosen cells of each block."""
+        _, sizes = np.unique(self.cell_positions // self.cells_per_block, return_counts=True)
+        return tuple(int(size) for size in sizes)
+
+    @property
+    def matrix(self) -> da.Array:
+        """Counts as a Dask array, genes × cells, with chunks of scipy.sparse.csc_array that hold all genes.
+
+        Every step reads its blocks anew and keeps none, so that what is read need not fit in memory.
+        """
+        return remakeable(self._blocks)
+
+    def subset(self, *, genes: NDArray[np.int64] | None = None, cells: NDArray[np.int64] | None = None) -> "Counts":
+        """Return the counts of the genes and cells at these positions (of this object), ascending; reads nothing."""
+        return Counts(
+            self.store,
+            self.gene_positions if genes is None else self.gene_positions[genes],
+            self.cell_positions if cells is None else self.cell_positions[cells],
+            self.cells_per_block,
+        )
+
+    def _blocks(self) -> da.Array:
+        n_genes = self.shape[0]
+        cells = da.from_array(self.cell_positions, chunks=(self.chunks,))
+        all_genes = n_genes == self.store.n_genes
+        genes = da.from_array(self.gene_positions[:0] if all_genes else self.gene_positions, chunks=-1)
+        return da.blockwise(
+            _read_block,
+            ("genes", "cells"),
+            cells,
+            ("cells",),
+            genes,
+            ("chosen",),
+            path=self.store.path,
+            all_genes=all_genes,
+            new_axes={"genes": n_genes},
+            concatenate=True,
+            dtype=self.store.dtype,
+            meta=scipy.sparse.csc_array((0, 0), dtype=self.store.dtype),
+            name=f"read-counts-{uuid4().hex}",
+        )
+
+
+def open_counts(path, *, cells_per_block: int | None = None) -> Counts:
+    """Open a count store for the steps; reads only its metadata.
+
+    Parameters
+    ----------
+    path : str or Path
+        A count store, as ``ingest`` writes, or any AnnData-Zarr store whose X is CSR with whole numbers.
+    cells_per_block : int, optional
+        Cells that a task reads together; chosen from the store's shape where None.
+
+    Returns
+    -------
+    Counts
+        ``.matrix`` is the lazy Dask array (genes, cells) that the steps take; ``.genes``, ``.cells``, ``.obs`` and
+        ``.var`` go with it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the path.
+    ValueError
+        If it is no store of counts, half-written, or of another format version.
+    """
+    store = open_count_store(path)
+    return Counts(
+        store,
+        np.arange(store.n_genes, dtype=np.int64),
+        np.arange(store.n_cells, dtype=np.int64),
+        cells_per_block or default_cells_per_block(store),
+    )
+
+
+def default_cells_per_block(store: CountStore, block_entries: int = BLOCK_ENTRIES) -> int:
+    """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
+    by_entries = block_entries * store.n_cells // max(1, store.n_entries)
+    by_bytes = DENSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES // (8 * max(1, store.n_genes))
+    return max(1, min(by_entries, by_bytes))
+
+
+def _read_block(
+    cells: NDArray[np.int64], genes: NDArray[np.int64], *, path: str, all_genes: bool
+) -> scipy.sparse.csc_array:
+    """Read the counts of these cells and genes, genes × cells."""
+    if cells.size == 0:
+        return scipy.sparse.csc_array((genes.size, 0), dtype=np.uint16)
+    first = int(cells[0])
+    block = read_cells(path, first, int(cells[-1]) + 1)
+    if cells.size < block.shape[0]:
+        block = block[cells - first]
+    if not all_genes:
+        block = block[:, genes]
+    return block.T

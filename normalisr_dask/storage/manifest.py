@@ -1,0 +1,142 @@
+"""The manifest of a run: what made the results, which stages are done, and what they took."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from normalisr_dask.schema import FORMAT_VERSION
+
+MANIFEST = "manifest.json"
+PACKAGES = ("normalisr-dask", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "anndata")
+#: Settings that may change between runs into the same folder: they add to it, or remake what depends on them.
+FREE_SETTINGS = frozenset({"coex", "qcut", "output", "store", "groupings", "grouping_names", "covariates"})
+
+
+class Manifest:
+    """``manifest.json`` of an output folder; every change is written at once, whole or not at all.
+
+    Parameters
+    ----------
+    output
+        The output folder.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        self.path = Path(output) / MANIFEST
+        self.content: dict[str, Any] = {}
+
+    @classmethod
+    def read(cls, output: str | Path) -> "Manifest":
+        """Read the manifest of a folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no run.
+        ValueError
+            If the manifest is damaged or of another format version.
+        """
+        manifest = cls(output)
+        if not manifest.path.is_file():
+            msg = f"{output} holds no run: there is no {MANIFEST} in it"
+            raise FileNotFoundError(msg)
+        try:
+            manifest.content = json.loads(manifest.path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{manifest.path} is damaged ({error}); remove the folder {output} and run again"
+            raise ValueError(msg) from error
+        found = manifest.content.get("format_version")
+        if found != FORMAT_VERSION:
+            msg = (
+                f"{manifest.path} is of format version {found}, expected {FORMAT_VERSION}; choose another output folder"
+            )
+            raise ValueError(msg)
+        return manifest
+
+    @classmethod
+    def begin(cls, output: str | Path, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> "Manifest":
+        """Open the folder of a run: a new one, or one that the same run has begun.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds another run, or files that are no run's.
+        """
+        folder = Path(output)
+        # As JSON will give them back, so that runs can be compared.
+        settings, inputs = (json.loads(json.dumps(values)) for values in (settings, inputs))
+        if (folder / MANIFEST).is_file():
+            manifest = cls.read(folder)
+            manifest._refuse_another_run(settings, inputs)
+        else:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                msg = f"output folder {output} holds other files and no run; give an empty or a new folder"
+                raise ValueError(msg)
+            manifest = cls(folder)
+            manifest.content = {"format_version": FORMAT_VERSION, "stages": {}}
+        manifest.content |= {
+            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            "settings": settings,
+            "inputs": inputs,
+        }
+        manifest.write()
+        return manifest
+
+    def is_done(self, stage: str) -> bool:
+        """Return whether the stage is recorded as done."""
+        return stage in self.content["stages"]
+
+    def stage(self, stage: str) -> dict[str, Any]:
+        """Return what was recorded of a stage that is done."""
+        return dict(self.content["stages"][stage])
+
+    def record(self, stage: str, details: Mapping[str, Any]) -> None:
+        """Record a stage as done, with seconds, peak memory and whatever else is known."""
+        self.content["stages"][stage] = dict(details)
+        self.write()
+
+    def forget(self, stage: str) -> None:
+        """Record that a stage is to be made again."""
+        self.content["stages"].pop(stage, None)
+        self.write()
+
+    def write(self) -> None:
+        """Write the manifest beside itself and rename it into place."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".json.partial")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(self.content, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path)
+
+    def _refuse_another_run(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        before = self.content
+        for name, value in settings.items():
+            found = before["settings"].get(name)
+            if name not in FREE_SETTINGS and found != value:
+                msg = (
+                    f"{self.path.parent} holds another run: it has {name} = {found!r}, asked for is {value!r}; "
+                    "choose another output folder, or remove this one"
+                )
+                raise ValueError(msg)
+        for name in inputs.keys() | before["inputs"].keys():
+            if before["inputs"].get(name) != inputs.get(name):
+                msg = (
+                    f"{self.path.parent} holds a run on other {name}; choose another output folder, or remove this one"
+                )
+                raise ValueError(msg)
+
+
+def fingerprint(path: str | Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file, by which a later run knows its input again."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": Path(path).stat().st_size, "sha256": digest.hexdigest()}

@@ -1,0 +1,118 @@
+"""The result store: one Zarr group a stage with named dimensions, published whole or not at all.
+
+A stage is written to a work folder beside the results and renamed into place when it is complete, so that what stands
+under ``results.zarr`` is always whole.
+"""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from normalisr_dask.schema import FORMAT_VERSION, STAGES
+
+RESULTS, WORK = "results.zarr", "work"
+#: Largest chunk of a stored array.
+CHUNK_BYTES = 16 << 20
+
+
+class ResultStore:
+    """Results of a run in an output folder.
+
+    Parameters
+    ----------
+    output
+        The output folder; it need not exist yet.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        self.output = Path(output)
+        self.path = self.output / RESULTS
+
+    def create(self) -> None:
+        """Make the empty store where there is none yet, and clear what an interrupted run left in the work folder."""
+        shutil.rmtree(self.output / WORK, ignore_errors=True)
+        if not self.path.exists():
+            zarr.create_group(self.path, zarr_format=3, attributes={"format_version": FORMAT_VERSION})
+
+    def has(self, stage: str) -> bool:
+        """Return whether the stage is there, whole."""
+        return (self.path / stage / "zarr.json").is_file()
+
+    def remove(self, stage: str) -> None:
+        """Remove a stage that is to be made again."""
+        shutil.rmtree(self.path / stage, ignore_errors=True)
+
+    def begin(
+        self, stage: str, coordinates: Mapping[str, NDArray[np.object_]], chunks: Mapping[str, int] | None = None
+    ) -> dict[str, zarr.Array]:
+        """Make the stage's arrays in the work folder and return them by name, to be filled.
+
+        Parameters
+        ----------
+        stage
+            A stage of :data:`normalisr_dask.schema.STAGES`.
+        coordinates
+            Names along every dimension of the stage.
+        chunks
+            Length of chunks along dimensions; whole dimensions where not given.
+        """
+        folder = self._work(stage)
+        shutil.rmtree(folder, ignore_errors=True)
+        group = zarr.create_group(folder, zarr_format=3, attributes={"format_version": FORMAT_VERSION})
+        for name, names in coordinates.items():
+            group.create_array(name, data=np.asarray(names).astype(np.dtypes.StringDType()), dimension_names=[name])
+        arrays = {}
+        for name, variable in STAGES[stage].items():
+            shape = tuple(len(coordinates[dim]) for dim in variable.dims)
+            arrays[name] = group.create_array(
+                name,
+                shape=shape,
+                dtype=variable.dtype,
+                chunks=_chunk_shape(variable.dims, shape, variable.dtype, chunks or {}),
+                dimension_names=list(variable.dims),
+                attributes={"long_name": variable.meaning},
+            )
+        return arrays
+
+    def publish(self, stage: str) -> None:
+        """Move the filled stage into the results, in one rename."""
+        self._work(stage).rename(self.path / stage)
+        with warnings.catch_warnings():
+            # xarray opens consolidated stores without a warning; zarr warns that the format does not name them yet.
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(self.path, zarr_format=3)
+
+    def write(self, stage: str, coordinates: Mapping[str, NDArray[np.object_]], values: Mapping[str, Any]) -> None:
+        """Write and publish a stage whose arrays are in memory."""
+        arrays = self.begin(stage, coordinates)
+        for name, array in arrays.items():
+            array[...] = values[name]
+        self.publish(stage)
+
+    def read(self, stage: str, name: str) -> NDArray[Any]:
+        """Return one array of a stage, or the names of a dimension, in memory."""
+        return np.asarray(zarr.open_array(self.path / stage / name, mode="r")[...])
+
+    def open(self, stage: str, name: str) -> da.Array:
+        """Return one array of a stage as a lazy Dask array with the stored chunks."""
+        return da.from_zarr(zarr.open_array(self.path / stage / name, mode="r"))
+
+    def _work(self, stage: str) -> Path:
+        return self.output / WORK / stage
+
+
+def _chunk_shape(
+    dims: tuple[str, ...], shape: tuple[int, ...], dtype: str, chunks: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Return the chunk shape: as asked for, and long vectors in pieces of at most CHUNK_BYTES."""
+    lengths = [max(1, min(chunks.get(dim, size), size)) for dim, size in zip(dims, shape, strict=True)]
+    others = int(np.prod(lengths[:-1])) * np.dtype(dtype).itemsize
+    lengths[-1] = max(1, min(lengths[-1], CHUNK_BYTES // max(1, others)))
+    return tuple(lengths)
