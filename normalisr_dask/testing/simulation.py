@@ -219,14 +219,15 @@ def simulate_screen(
     below what the screen can detect, changed genes hold small shares of the molecules, ups and downs balance, and gene
     means span fewer decades than in `simulate_counts`. P-values of a linear model for few cells of few molecules have
     slightly heavy tails; the defaults give each guide 200 cells and hold depths close together for that reason (with
-    120 cells, 3 decades and `depth_spread` 0.5, the false discovery rate of differential expression was 9 %).
+    120 cells, 3 decades and `depth_spread` 0.5, the false discovery rate of differential expression was 7 to 10 %).
 
     With the defaults, seeds 0 to 5, and normalisr 1.0.0's chain from quality control to tests, at Q ≤ 0.05 (within a
     guide, and within a gene for co-expression): all knock-downs and 91 to 95 % of the downstream effects were found,
     with a false discovery rate of 4.1 to 7.2 % (all seeds together 5.7 %); 86 to 90 % of the module pairs, with 5.4 to
     6.0 % of the gene → partner edges false. Counting a pair once if either of its genes calls it nearly doubles that
     rate (9.1 to 9.9 %), since true edges are mostly called from both sides and false ones from one. Of the P-values of
-    unplanted pairs, 1.02 times the nominal share lay below 0.05, and 1.0 to 1.2 times below 1e-5.
+    unplanted pairs, 1.02 times the nominal share lay below 0.05, and 0.9 to 1.2 times below 1e-5; of those of controls,
+    0.98 to 1.10 times below 0.05.
     """
     _require_positive(
         n_genes=n_genes,
