@@ -28,11 +28,15 @@ LAYOUT: dict[str, set[str]] = {
     "cluster": {"validation"},
     "steps": {"graph", "kernels"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
-    "pipeline": BELOW_PIPELINE,
+    "progress": set(),
+    "planning": {"graph", "kernels", "schema", "storage", "validation"},
+    "run_inputs": {"schema", "storage", "validation"},
+    "pipeline": {"planning", "progress", "run_inputs"} | BELOW_PIPELINE,
     "report": {"pipeline"} | BELOW_PIPELINE,
     "normalisr": {"steps"},
     "limma": {"steps"},
-    "cli": {"limma", "normalisr", "pipeline", "report", "testing"} | BELOW_PIPELINE,
+    "cli": {"limma", "normalisr", "pipeline", "planning", "progress", "report", "run_inputs", "testing"}
+    | BELOW_PIPELINE,
     "__init__": {"limma", "normalisr", "pipeline"} | BELOW_PIPELINE,
     "__main__": {"cli"},
 }
