@@ -38,7 +38,7 @@ LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
 _NOISY_LOGGERS = ("distributed", "asyncio", "tornado")
 _SHARE_OF_MEMORY = 0.8
-_ANSWER_SECONDS = 20.0
+_ANSWER_SECONDS = 10.0
 _SMALLEST_MEMORY_LIMIT = 2**26
 _ONE_THREAD = {
     "OMP_NUM_THREADS": 1,

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from normalisr_dask.cluster import (
     ClusterSettings,
+    cluster_size,
     connect,
     memory_limits,
     parse_memory,
@@ -77,6 +78,7 @@ class TestLocalCluster:
     def test_it_has_the_size_that_was_asked_for(self, client):
         assert sorted(client.nthreads().values()) == [1, 1]
         assert list(memory_limits(client).values()) == [LIMIT, LIMIT]
+        assert cluster_size(client) == (2, 1, LIMIT)
 
     def test_libraries_have_one_thread_even_where_the_environment_asks_for_more(self, client):
         for threads in client.run(blas_threads).values():
@@ -151,12 +153,11 @@ def test_ctrl_c_ends_the_cluster_and_says_nothing(tmp_path):
 
 
 def test_sizes_fill_the_machine_by_default():
-    sized = ClusterSettings().sized()
-    assert sized.workers == cpu_count()
-    assert sized.memory_limit is not None
-    assert sized.workers * sized.memory_limit <= 0.8 * psutil.virtual_memory().total
-    assert ClusterSettings(threads_per_worker=10_000).sized().workers == 1
-    assert ClusterSettings(workers=3, memory_limit=LIMIT).sized() == ClusterSettings(workers=3, memory_limit=LIMIT)
+    size = ClusterSettings().local_size()
+    assert size.workers * size.threads_per_worker == cpu_count()
+    assert 0 < size.workers * size.memory_limit <= 0.8 * psutil.virtual_memory().total
+    assert ClusterSettings(threads_per_worker=10_000).local_size().workers == 1
+    assert ClusterSettings(workers=3, threads_per_worker=2, memory_limit=LIMIT).local_size() == (3, 2, LIMIT)
 
 
 def scheduler_command(scheduler_file: Path) -> list[str]:

@@ -188,6 +188,23 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def print_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Print names and values in two columns to stdout.
+
+    Parameters
+    ----------
+    title
+        Goes above; may be empty.
+    facts
+        Value of each name.
+    """
+    if title:
+        print(title)
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        print(f"  {name:<{width}}  {value}")
+
+
 def _print_line(text: str) -> None:
     """Print to stderr at once."""
     print(text, file=sys.stderr, flush=True)

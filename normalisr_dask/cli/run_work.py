@@ -9,10 +9,10 @@ from distributed import Client, KilledWorker
 from rich.console import Console
 from rich.table import Table
 
-from normalisr_dask.cli.display import amount, duration, show_stages
+from normalisr_dask.cli.display import amount, duration, print_facts, show_stages
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect, parse_memory
-from normalisr_dask.pipeline import TITLES, DemoSummary, RunPlan, RunSettings, RunSummary, plan
+from normalisr_dask.pipeline import HIT_QVALUE, TITLES, DemoSummary, RunPlan, RunSettings, RunSummary, plan
 from normalisr_dask.pipeline import demo as run_demo
 from normalisr_dask.pipeline import run as run_pipeline
 
@@ -101,21 +101,16 @@ def _plan(settings: RunSettings, cluster: ClusterSettings) -> RunPlan:
 
 def _print_plan(run_plan: RunPlan) -> None:
     """Print a row for each stage."""
-    table = Table(title="Plan, nothing was computed", title_justify="left", box=None, padding=(0, 2))
-    for column in ("stage", "tasks", "reads", "writes", "peak of a task", "note"):
-        table.add_column(column, justify="left" if column in {"stage", "note"} else "right")
+    print("Plan; nothing was computed")
+    table = _table("stage", "tasks", "reads", "writes", "peak of a task", "note", left=("stage", "note"))
     for stage in run_plan.stages:
-        table.add_row(
-            stage.name,
-            f"{stage.tasks:,}",
-            amount(stage.bytes_read),
-            amount(stage.bytes_written),
-            amount(stage.peak_task_bytes),
-            stage.note,
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"Memory limit of a worker: {amount(run_plan.memory_limit)}")
+        sizes = (amount(size) for size in (stage.bytes_read, stage.bytes_written, stage.peak_task_bytes))
+        table.add_row(stage.name, f"{stage.tasks:,}", *sizes, stage.note)
+    Console(highlight=False).print(table, markup=False)
+    print(
+        f"Memory limit: {amount(run_plan.memory_limit)} a worker, {run_plan.workers:,} workers "
+        f"with {run_plan.threads_per_worker} tasks at a time each"
+    )
 
 
 def _print_summary(summary: RunSummary) -> None:
@@ -126,48 +121,49 @@ def _print_summary(summary: RunSummary) -> None:
     }
     if summary.groupings:
         n_hits = sum(grouping.n_hits for grouping in summary.groupings)
-        facts["hits"] = f"{n_hits:,} at Q ≤ 0.05, in {len(summary.groupings):,} groupings"
+        facts["hits"] = f"{n_hits:,} at Q ≤ {HIT_QVALUE} in {len(summary.groupings):,} groupings"
     if summary.edges is not None:
         facts["edges"] = f"{summary.edges:,}"
     facts |= {
         "time": duration(summary.seconds),
-        "peak memory": f"{amount(summary.peak_worker_bytes)} a worker, {amount(summary.peak_client_bytes)} here",
-        "results": summary.results,
-        "tables": ", ".join(summary.tables),
+        "peak memory": f"{amount(summary.peak_worker_bytes)} a worker, {amount(summary.peak_client_bytes)} in this process",
+        "arrays": summary.results,
+        "tables": ", ".join(summary.tables) or "none",
     }
-    console = Console(highlight=False)
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(name, value)
-    console.print(table, markup=False)
-    _print_groupings(console, summary)
+    _print_groupings(summary)
+    print_facts("", facts)
 
 
-def _print_groupings(console: Console, summary: RunSummary) -> None:
+def _print_groupings(summary: RunSummary) -> None:
     """Print the hits of each grouping, or of those with the most."""
     if not summary.groupings:
         return
     ranked = sorted(summary.groupings, key=lambda grouping: -grouping.n_hits)  # stable: ties stay in order
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("grouping")
-    table.add_column("cells", justify="right")
-    table.add_column("hits at Q ≤ 0.05", justify="right")
+    table = _table("grouping", "cells", f"hits at Q ≤ {HIT_QVALUE}", left=("grouping",))
     for grouping in ranked[:GROUPINGS_SHOWN]:
         table.add_row(grouping.name, f"{grouping.n_cells:,}", f"{grouping.n_hits:,}")
-    console.print(table, markup=False)
+    Console(highlight=False).print(table, markup=False)
     if len(ranked) > GROUPINGS_SHOWN:
-        console.print(f"  … and {len(ranked) - GROUPINGS_SHOWN:,} groupings with as many or fewer")
+        print(f"  and {len(ranked) - GROUPINGS_SHOWN:,} more with as many or fewer")
+
+
+def _table(*columns: str, left: tuple[str, ...]) -> Table:
+    """Lay out a table of words (left) and numbers."""
+    table = Table(box=None, padding=(0, 2), header_style="")
+    for column in columns:
+        is_left = column in left
+        table.add_column(column, justify="left" if is_left else "right", no_wrap=column != "note", overflow="fold")
+    return table
 
 
 def _print_truth(summary: DemoSummary) -> None:
     """Print how much of the truth was found."""
-    console = Console(highlight=False)
     for what, found, planted, false in (
         ("knock-down effects", summary.effects_found, summary.effects_planted, summary.effects_false),
         ("pairs in modules", summary.module_pairs_found, summary.module_pairs_planted, summary.module_pairs_false),
     ):
         called = found + false
-        console.print(
+        print(
             f"planted {what}: {found:,} of {planted:,} found ({found / max(planted, 1):.1%}); "
             f"false among those called: {false:,} of {called:,} ({false / max(called, 1):.1%})"
         )

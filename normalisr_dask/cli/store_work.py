@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from rich.console import Console
-from rich.table import Table
 
-from normalisr_dask.cli.display import amount, duration, show_bytes
+from normalisr_dask.cli.display import amount, duration, print_facts, show_bytes
 from normalisr_dask.storage.count_source import ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
@@ -68,7 +66,7 @@ def _print_store(store: CountStore) -> None:
     provenance = zarr.open_group(store.path, mode="r").attrs.get(METADATA_KEY, {})
     if isinstance(provenance, dict):
         facts |= _provenance(provenance.get("provenance", {}))
-    _print_facts(f"Count store {store.path}", facts)
+    print_facts(f"Count store {store.path}", facts)
 
 
 def _column(name: str, column: Any) -> str:
@@ -103,31 +101,14 @@ def _print_run(path: str, manifest: Manifest) -> None:
         for stage, is_asked in asked.items()
         if is_asked or manifest.is_done(stage)
     }
-    _print_facts(f"Run in {path}", stages)
-    _print_facts("Settings", {name: str(value) for name, value in settings.items() if value not in (None, [], "")})
-    _print_facts("Versions", content["versions"])
+    print_facts(f"Run in {path}", stages)
+    print_facts(
+        "Settings of the last call",
+        {name: str(value) for name, value in settings.items() if value not in (None, [], "")},
+    )
+    print_facts("Versions", content["versions"])
 
 
 def _stage(details: dict[str, Any]) -> str:
     """Describe a stage that is done."""
-    seconds = details.pop("seconds", None)
-    done = "done" if seconds is None else f"done in {duration(seconds)}"
-    return ", ".join([done, *(_detail(name, value) for name, value in details.items())])
-
-
-def _detail(name: str, value: Any) -> str:
-    """Describe what was recorded of a stage; names of byte counts say that they are."""
-    words = name.replace("_", " ")
-    if name.endswith("bytes") and isinstance(value, int | float):
-        return f"{words.removesuffix(' bytes')} {amount(value)}"
-    return f"{words} {value:,}" if isinstance(value, int) else f"{words} {value}"
-
-
-def _print_facts(title: str, facts: dict[str, str]) -> None:
-    """Print names and values below a title."""
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(f"  {name}", value)
-    console = Console(highlight=False)
-    console.print(title, markup=False)
-    console.print(table, markup=False)
+    return f"{details['note']}; {duration(details['seconds'])}, up to {amount(details['peak_worker_bytes'])} a worker"
