@@ -35,6 +35,8 @@ HIT_QVALUE = 0.05
 COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
 CONSTANT = "constant"
 TITLES = {
+    "simulation": "Simulation",
+    "ingest": "Ingest",
     "qc": "Quality control of reads",
     "normalisation": "Normalisation",
     "de": "Differential expression",

@@ -12,9 +12,11 @@ from rich.table import Table
 from normalisr_dask.cli.display import amount, duration, print_facts, show_stages
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect, parse_memory
-from normalisr_dask.pipeline import HIT_QVALUE, TITLES, DemoSummary, RunPlan, RunSettings, RunSummary, plan
-from normalisr_dask.pipeline import demo as run_demo
+from normalisr_dask.demo import DemoSummary
+from normalisr_dask.demo import demo as run_demo
+from normalisr_dask.pipeline import HIT_QVALUE, TITLES, RunSettings, RunSummary, plan
 from normalisr_dask.pipeline import run as run_pipeline
+from normalisr_dask.planning import RunPlan
 
 GROUPINGS_SHOWN = 10
 
