@@ -60,7 +60,7 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
 
 def is_sparse(array: da.Array) -> bool:
     """Return whether the chunks of the array are SciPy sparse arrays."""
-    return scipy.sparse.issparse(array._meta)
+    return bool(scipy.sparse.issparse(array._meta))
 
 
 def as_rows(values: Any, name: str, like: Any) -> da.Array:

@@ -4,12 +4,15 @@ A block is genes × cells: a NumPy array or a SciPy sparse array. Sparse blocks 
 the entries of a cell lie together.
 """
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-Block = NDArray[np.generic] | scipy.sparse.csc_array
+# NDArray[np.generic] | scipy.sparse.csc_array; SciPy brings no types, so a checker sees Any in any case.
+Block: TypeAlias = Any
 
 
 def as_sparse(block: Block) -> scipy.sparse.csc_array:

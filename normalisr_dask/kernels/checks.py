@@ -35,7 +35,7 @@ def covariate_kinds(extremes: Floats, mean: Floats, deviation: Floats) -> NDArra
             f"{smallest[row]:g}; leave it out, the constant one is appended by normcov"
         )
         raise ValueError(msg)
-    is_continuous = outside > 0
+    is_continuous = np.asarray(outside > 0)
     nearly = is_continuous & ((deviation < 1e-50) | (deviation < 1e-6 * np.abs(mean)))
     if nearly.any():
         row = int(np.flatnonzero(nearly)[0])

@@ -72,4 +72,4 @@ def _count_nonzero(block: Block, *, axis: int) -> NDArray[np.float64]:
         # Stored entries are not trusted to be non-zero.
         other = scipy.sparse.csc_array((block.data != 0, block.indices, block.indptr), shape=block.shape)
         return np.asarray(other.sum(axis=axis, dtype=np.float64)).ravel()
-    return np.count_nonzero(block, axis=axis).astype(np.float64)
+    return np.asarray(np.count_nonzero(block, axis=axis), dtype=np.float64)

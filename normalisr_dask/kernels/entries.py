@@ -45,7 +45,7 @@ def compress_cells(
     Returns
     -------
     n_kept, n_duplicates, code, place
-        Entries kept; entries added to another; `ORDERED`, or `OUT_OF_ORDER` (a cell came back) or `TOO_LARGE` (a sum
+        Entries kept; entries added to another; `ORDERED`, or `OUT_OF_ORDER` (a cell came back, or is not of this block) or `TOO_LARGE` (a sum
         passes 32 bits), and at which entry this was found.
     """
     entries_per_cell[:] = 0
@@ -56,7 +56,7 @@ def compress_cells(
     while stop < cells.shape[0]:
         begin = stop
         cell = cells[begin]
-        if cell <= previous:
+        if cell <= previous or cell - first_cell >= entries_per_cell.shape[0]:
             return n_kept, n_duplicates, OUT_OF_ORDER, begin
         previous = cell
         row_start = n_kept

@@ -254,7 +254,7 @@ def dense_normalised(
     gene_scaling: Floats,
 ) -> Floats:
     """Return normalised expression of a block of counts, genes × cells."""
-    expression = mean_log_cpm(block, total=np.float64(0.0), cell_offset=cell_offset)
+    expression = mean_log_cpm(block, total=np.zeros(()), cell_offset=cell_offset)
     return normalised(
         expression,
         coefficients=fit[:, :-2],

@@ -54,13 +54,13 @@ def sum_of_proportions(
     block = check_counts(block)
     if varscale > 0:
         drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
-        return np.exp(drawn).sum(axis=0)[None]
+        return np.asarray(np.exp(drawn).sum(axis=0))[None]
     sparse = as_sparse(block)
     at_zero = np.exp(posterior_mean(np.zeros(1, dtype=np.int64), float(total)))[0]
     excess = scipy.sparse.csc_array(
         (np.exp(posterior_mean(sparse.data, float(total))) - at_zero, sparse.indices, sparse.indptr), shape=sparse.shape
     )
-    return np.asarray(excess.sum(axis=0)).ravel()[None] + at_zero * sparse.shape[0]
+    return np.asarray(np.asarray(excess.sum(axis=0)).ravel()[None] + at_zero * sparse.shape[0])
 
 
 def log_cpm(

@@ -128,7 +128,7 @@ def weighted_coefficients(products: Floats, *, n_covariates: int) -> Floats:
     grams = np.empty((products.shape[0], n_covariates, n_covariates))
     grams[:, first, second] = grams[:, second, first] = products[:, : len(first)]
     inverses = symmetric_pinv(grams)[0]
-    return np.einsum("gkl,gl->gk", inverses, products[:, len(first) : len(first) + n_covariates])
+    return np.asarray(np.einsum("gkl,gl->gk", inverses, products[:, len(first) : len(first) + n_covariates]))
 
 
 def weighted_squares(
@@ -189,7 +189,7 @@ def scaled_rows(extremes: Floats, *, cat: int) -> NDArray[np.bool_]:
     smallest, _, outside, _ = extremes
     if cat == 2:
         return np.ones(smallest.shape, dtype=bool)
-    is_continuous = outside > 0
+    is_continuous = np.asarray(outside > 0)
     return is_continuous | (smallest == 1) if cat == 1 else is_continuous
 
 

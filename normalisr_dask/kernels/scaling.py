@@ -25,7 +25,7 @@ def scale_between(
     ValueError
         If d is not finite for a gene, or v0 equals v1.
     """
-    totals, n_nonzero, proportions = gene_sums.T
+    totals, n_nonzero, proportions = (np.asarray(column) for column in gene_sums.T)
     if totals.size == 0:  # Dask asks what zero genes would give
         return totals
     with np.errstate(divide="ignore", invalid="ignore"):
