@@ -65,8 +65,8 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     >>> result = coex(expression, np.ones((1, 4)))
     >>> result.pvalue.compute().round(3)
     array([[0.   , 0.002, 1.   ],
-           [0.002, 0.   , 0.936],
-           [1.   , 0.936, 0.   ]])
+           [0.002, 0.   , 0.977],
+           [1.   , 0.977, 0.   ]])
     """
     del nth
     expression = as_matrix(dt, "dt")

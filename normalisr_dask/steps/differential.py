@@ -83,8 +83,8 @@ def de(
     >>> result = de(np.array([[0, 0, 0, 1, 1, 1]]), expression, np.ones((1, 6)))
     >>> result.gamma.compute().round(3)
     array([[1.933, 0.   ]])
-    >>> result.pvalue.compute().round(5)
-    array([[0.00011, 1.     ]])
+    >>> result.pvalue.compute().round(6)
+    array([[1.01e-04, 1.00e+00]])
     """
     del nth
     check_choice(single, (0,), "single")

@@ -80,9 +80,9 @@ def lcpm(
     >>> import numpy as np
     >>> result = lcpm(np.array([[0, 3], [1, 2], [9, 5]]))
     >>> result.lcpm.compute().round(3)
-    array([[ 9.957, 12.614],
-           [10.957, 12.281],
-           [13.786, 13.064]])
+    array([[10.788, 12.626],
+           [11.788, 12.293],
+           [13.617, 13.076]])
     """
     del nth, lowmem
     counts = as_matrix(reads, "reads")
