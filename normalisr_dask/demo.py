@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from distributed import Client
 
-from normalisr_dask.pipeline import HIT_QVALUE, RunSettings, RunSummary, run
+from normalisr_dask.pipeline import HIT_QVALUE, RunSummary, run
 from normalisr_dask.progress import RunProgress, Silent
+from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.ingest import ingest
 from normalisr_dask.storage.result_tables import DE_TABLE, EDGE_TABLE
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder

@@ -1,12 +1,12 @@
 """What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store import CountStore, open_count_store
 from normalisr_dask.storage.tables import (
     NamedRows,
@@ -17,9 +17,6 @@ from normalisr_dask.storage.tables import (
     read_groupings,
 )
 from normalisr_dask.validation import check_choice, check_fraction, check_not_negative, check_probability
-
-if TYPE_CHECKING:
-    from normalisr_dask.pipeline import RunSettings
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class RunInputs:
     covariates: NDArray[np.float64]
 
 
-def read_inputs(settings: "RunSettings") -> RunInputs:
+def read_inputs(settings: RunSettings) -> RunInputs:
     """Check the settings, read the tables they name, and align them to the cells of the store.
 
     Raises
@@ -59,7 +56,7 @@ def read_inputs(settings: "RunSettings") -> RunInputs:
     return RunInputs(store, _groupings(settings, store, cells), names, values)
 
 
-def _check(settings: "RunSettings") -> None:
+def _check(settings: RunSettings) -> None:
     if settings.groupings is not None and settings.groupby is not None:
         msg = "give groupings as a file (--groupings) or as a column of the cell table (--groupby), not both"
         raise ValueError(msg)
@@ -77,7 +74,7 @@ def _check(settings: "RunSettings") -> None:
         check_not_negative(getattr(settings, name), name)
 
 
-def _groupings(settings: "RunSettings", store: CountStore, cells: NDArray[np.object_]) -> NamedRows | None:
+def _groupings(settings: RunSettings, store: CountStore, cells: NDArray[np.object_]) -> NamedRows | None:
     if settings.groupings is not None:
         groupings = read_groupings(settings.groupings, names=settings.grouping_names, cells=cells)
         return align_to_cells(groupings, cells, "groupings")
@@ -87,7 +84,7 @@ def _groupings(settings: "RunSettings", store: CountStore, cells: NDArray[np.obj
 
 
 def _covariates(
-    settings: "RunSettings", store: CountStore, cells: NDArray[np.object_]
+    settings: RunSettings, store: CountStore, cells: NDArray[np.object_]
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     frames = [_column(store, column, "covariate_columns").to_frame() for column in settings.covariate_columns]
     if settings.covariates is not None:

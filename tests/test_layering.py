@@ -30,12 +30,14 @@ LAYOUT: dict[str, set[str]] = {
     "storage": {"graph", "kernels", "schema", "validation"},
     "progress": set(),
     "planning": {"graph", "kernels", "schema", "storage", "validation"},
-    "run_inputs": {"schema", "storage", "validation"},
-    "pipeline": {"planning", "progress", "run_inputs"} | BELOW_PIPELINE,
+    "settings": set(),
+    "run_inputs": {"schema", "settings", "storage", "validation"},
+    "pipeline": {"planning", "progress", "run_inputs", "settings"} | BELOW_PIPELINE,
+    "demo": {"pipeline", "progress", "settings", "testing"} | BELOW_PIPELINE,
     "report": {"pipeline"} | BELOW_PIPELINE,
     "normalisr": {"steps"},
     "limma": {"steps"},
-    "cli": {"limma", "normalisr", "pipeline", "planning", "progress", "report", "run_inputs", "testing"}
+    "cli": {"demo", "limma", "normalisr", "pipeline", "planning", "progress", "report", "run_inputs", "settings"}
     | BELOW_PIPELINE,
     "__init__": {"limma", "normalisr", "pipeline"} | BELOW_PIPELINE,
     "__main__": {"cli"},

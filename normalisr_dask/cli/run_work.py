@@ -14,9 +14,10 @@ from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityO
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect, parse_memory
 from normalisr_dask.demo import DemoSummary
 from normalisr_dask.demo import demo as run_demo
-from normalisr_dask.pipeline import HIT_QVALUE, TITLES, RunSettings, RunSummary, plan
+from normalisr_dask.pipeline import HIT_QVALUE, TITLES, RunSummary, plan
 from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
+from normalisr_dask.settings import RunSettings
 
 GROUPINGS_SHOWN = 10
 
@@ -104,11 +105,14 @@ def _plan(settings: RunSettings, cluster: ClusterSettings) -> RunPlan:
 def _print_plan(run_plan: RunPlan) -> None:
     """Print a row for each stage."""
     print("Plan; nothing was computed")
-    table = _table("stage", "tasks", "reads", "writes", "peak of a task", "note", left=("stage", "note"))
+    table = _table("stage", "tasks", "reads", "writes", "peak of a task", left="stage")
     for stage in run_plan.stages:
         sizes = (amount(size) for size in (stage.bytes_read, stage.bytes_written, stage.peak_task_bytes))
-        table.add_row(stage.name, f"{stage.tasks:,}", *sizes, stage.note)
+        table.add_row(stage.name, f"{stage.tasks:,}", *sizes)
     Console(highlight=False).print(table, markup=False)
+    for stage in run_plan.stages:
+        if stage.note:
+            print(f"  {stage.name}: {stage.note}")
     print(
         f"Memory limit: {amount(run_plan.memory_limit)} a worker, {run_plan.workers:,} workers "
         f"with {run_plan.threads_per_worker} tasks at a time each"
@@ -128,7 +132,7 @@ def _print_summary(summary: RunSummary) -> None:
         facts["edges"] = f"{summary.edges:,}"
     facts |= {
         "time": duration(summary.seconds),
-        "peak memory": f"{amount(summary.peak_worker_bytes)} a worker, {amount(summary.peak_client_bytes)} in this process",
+        "peak memory": f"{amount(summary.peak_worker_bytes)} a worker, {amount(summary.peak_client_bytes)} here",
         "arrays": summary.results,
         "tables": ", ".join(summary.tables) or "none",
     }
@@ -141,7 +145,7 @@ def _print_groupings(summary: RunSummary) -> None:
     if not summary.groupings:
         return
     ranked = sorted(summary.groupings, key=lambda grouping: -grouping.n_hits)  # stable: ties stay in order
-    table = _table("grouping", "cells", f"hits at Q ≤ {HIT_QVALUE}", left=("grouping",))
+    table = _table("grouping", "cells", f"hits at Q ≤ {HIT_QVALUE}", left="grouping")
     for grouping in ranked[:GROUPINGS_SHOWN]:
         table.add_row(grouping.name, f"{grouping.n_cells:,}", f"{grouping.n_hits:,}")
     Console(highlight=False).print(table, markup=False)
@@ -149,12 +153,11 @@ def _print_groupings(summary: RunSummary) -> None:
         print(f"  and {len(ranked) - GROUPINGS_SHOWN:,} more with as many or fewer")
 
 
-def _table(*columns: str, left: tuple[str, ...]) -> Table:
-    """Lay out a table of words (left) and numbers."""
+def _table(*columns: str, left: str) -> Table:
+    """Lay out a table with words in one column and numbers in the others."""
     table = Table(box=None, padding=(0, 2), header_style="")
     for column in columns:
-        is_left = column in left
-        table.add_column(column, justify="left" if is_left else "right", no_wrap=column != "note", overflow="fold")
+        table.add_column(column, justify="left" if column == left else "right", overflow="fold")
     return table
 
 
