@@ -185,7 +185,7 @@ def as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
     if values.dtype.kind == "f":
         good &= values == np.trunc(values)
     if not good.all():
-        found = values[np.argmin(good)]
+        found = values.ravel()[np.argmin(good)]
         msg = f"X of {path} holds {found}, expected counts: whole numbers from 0 to {LARGEST_COUNT}"
         raise ValueError(msg)
     return values.astype(dtype)
