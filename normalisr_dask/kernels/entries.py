@@ -45,8 +45,8 @@ def compress_cells(
     Returns
     -------
     n_kept, n_duplicates, code, place
-        Entries kept; entries added to another; `ORDERED`, or `OUT_OF_ORDER` (a cell came back, or is not of this block) or `TOO_LARGE` (a sum
-        passes 32 bits), and at which entry this was found.
+        Entries kept; entries added to another; `ORDERED`, or `OUT_OF_ORDER` (a cell came back, or is not of this
+        block) or `TOO_LARGE` (a sum passes 32 bits), and at which entry this was found.
     """
     entries_per_cell[:] = 0
     n_kept = 0
