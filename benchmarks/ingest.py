@@ -59,8 +59,8 @@ def _write_by_cell(file: IO[str], n_cells: int, rng: np.random.Generator) -> Non
     popularity = _popularity(rng)
     templates = []
     for _ in range(N_TEMPLATES):
-        genes = rng.choice(N_GENES, ENTRIES_PER_CELL, replace=False, p=popularity)
-        templates.append([str(gene + 1) for gene in np.sort(genes)[::-1]])
+        chosen = np.sort(rng.choice(N_GENES, ENTRIES_PER_CELL, replace=False, p=popularity)) + 1
+        templates.append(chosen[::-1].astype(str).tolist())
     for cell in range(1, n_cells + 1):
         genes = templates[rng.integers(N_TEMPLATES)]
         counts = _counts(rng, ENTRIES_PER_CELL)
