@@ -9,7 +9,9 @@ import gc
 import json
 import logging
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -316,13 +318,23 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     if settings.dashboard and find_spec("bokeh") is None:
         msg = "the dashboard needs the package bokeh: pip install bokeh"
         raise ValueError(msg)
-    size, security = settings.local_size(), _security(settings)
-    # Read when a worker process is spawned, before it loads any library.
-    threads = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ONE_THREAD.items()}
+    security = _security(settings)
     with (
         _quiet_logs(),
-        dask.config.set(threads),
-        LocalCluster(
+        _local_cluster(settings, security) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        client.register_plugin(OneThreadInLibraries())
+        yield client
+
+
+def _local_cluster(settings: ClusterSettings, security: Security | None) -> LocalCluster:
+    """Start worker processes on this machine that nobody else can reach."""
+    size = settings.local_size()
+    # Read when a worker process is spawned, before it loads any library.
+    threads = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ONE_THREAD.items()}
+    with dask.config.set(threads), _children_ignore_ctrl_c():
+        return LocalCluster(
             n_workers=size.workers,
             threads_per_worker=size.threads_per_worker,
             processes=True,
@@ -333,11 +345,20 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
             scheduler_kwargs={"dashboard": settings.dashboard},
             security=security,
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, security=security) as client,
-    ):
-        client.register_plugin(OneThreadInLibraries())
-        yield client
+        )
+
+
+@contextmanager
+def _children_ignore_ctrl_c() -> Iterator[None]:
+    """Let processes that start meanwhile ignore Ctrl-C: a terminal sends it to all, and this one answers for them."""
+    if threading.current_thread() is not threading.main_thread():  # others may not touch signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one setting that a new program inherits
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from normalisr_dask.cli import pipeline_commands
-from normalisr_dask.cli.messages import PROGRAM, describe, one_line_warnings, tell
+from normalisr_dask.cli.messages import PROGRAM, describe, ignore_abandoned_coroutines, one_line_warnings, tell
 
 DEBUG_VARIABLE = "NORMALISR_DASK_DEBUG"
 FAILED = 2
@@ -112,4 +112,5 @@ def show_overview(
 
 def main() -> None:
     """Run the command line of this process."""
+    ignore_abandoned_coroutines()
     app()

@@ -50,6 +50,11 @@ def describe(error: Exception) -> str:
     )
 
 
+def ignore_abandoned_coroutines() -> None:
+    """Filter out what Python says, up to its very end, of Zarr's coroutines when Ctrl-C has come between."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Print Python's warnings as one line each, each text once; leave out what only programmers can act on."""
@@ -72,5 +77,6 @@ def one_line_warnings() -> Iterator[None]:
             warnings.simplefilter("always")
             for category in QUIET_CATEGORIES:
                 warnings.simplefilter("ignore", category)
+            ignore_abandoned_coroutines()
         warnings.showwarning = show
         yield
