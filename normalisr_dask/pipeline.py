@@ -223,9 +223,9 @@ class Run:
 
     def _qc(self) -> dict[str, Any]:
         counts = self._counts()
-        genes, cells = qc_reads(counts.matrix, *self.settings.qc_bounds)
+        genes, cells = qc_reads(counts.shared_matrix, *self.settings.qc_bounds)
         gene_kept, cell_kept = (_mask(kept, size) for kept, size in zip((genes, cells), counts.shape, strict=True))
-        by_gene, by_cell = dask.compute(*count_sums(counts.matrix, gene_kept, cell_kept))
+        by_gene, by_cell = dask.compute(*count_sums(counts.shared_matrix, gene_kept, cell_kept))
         self.results.write(
             "qc",
             {"gene": counts.genes, "cell": counts.cells},
@@ -246,7 +246,7 @@ class Run:
     def _normalisation(self) -> dict[str, Any]:
         gene_kept, cell_kept = self.results.read("qc", "gene_kept"), self.results.read("qc", "cell_kept")
         counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
-        matrix = counts.matrix
+        matrix = counts.shared_matrix
         log_cpm = lcpm(matrix)
         offset, of_log_cpm, scaling = dask.compute(
             log_cpm_form(log_cpm.lcpm).cell_offset, log_cpm.cov, scaling_factor(matrix)

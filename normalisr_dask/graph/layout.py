@@ -1,4 +1,4 @@
-"""How a kernel is laid over the chunks of a genes × cells matrix: three patterns, built with ``dask.array.blockwise``.
+"""How a kernel is laid over the chunks of a genes × cells matrix: four patterns, built with ``dask.array.blockwise``.
 
 =====================  ========================================  ======================================
 pattern                kernel(block, **arguments) returns        result
@@ -6,6 +6,7 @@ pattern                kernel(block, **arguments) returns        result
 :func:`map_matrix`     one value for every entry of the block    genes × cells, chunks of the matrix
 :func:`sum_over_cells` (genes of the block, width)               genes × width, added over cell chunks
 :func:`sum_over_genes` (width, cells of the block)               width × cells, added over gene chunks
+:func:`sum_of_vectors` any two-dimensional array                 the sum; only vectors over cells go in
 =====================  ========================================  ======================================
 
 A kernel gets, beside the block, those slices of other arrays that belong to the block's genes and cells,
@@ -15,11 +16,15 @@ scheduler and number of workers gives the same bits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import dask.array as da
 import numpy as np
+
+from normalisr_dask.graph.passes import reader_of
 
 GENES, CELLS, WIDTH = "genes", "cells", "width"
 Kernel = Callable[..., Any]
@@ -37,22 +42,11 @@ def map_matrix(
     by_gene: Arrays | None = None,
     shared: Arrays | None = None,
     dtype: Any = np.float64,
-    meta: Any = None,
     **constants: Any,
 ) -> da.Array:
     """Return ``kernel(block, **arguments)`` for every block; the kernel keeps the block's shape."""
-    names, arguments = _matrix_arguments(matrix, by_cell, by_gene, shared)
-    return da.blockwise(
-        partial(named_call, kernel=kernel, names=names, constants=constants),
-        (GENES, CELLS),
-        matrix,
-        (GENES, CELLS),
-        *arguments,
-        concatenate=True,
-        dtype=dtype,
-        meta=np.empty((0, 0), dtype=dtype) if meta is None else meta,
-        token=_layer_name(kernel),
-    )
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants)
+    return call.blockwise((GENES, CELLS), dtype)
 
 
 def sum_over_cells(
@@ -67,19 +61,9 @@ def sum_over_cells(
     **constants: Any,
 ) -> da.Array:
     """Return the sum over cell chunks of ``kernel(block, **arguments)``, genes × ``width``."""
-    names, arguments = _matrix_arguments(matrix, by_cell, by_gene, shared)
-    partial_sums = da.blockwise(
-        partial(_partial_over_cells, kernel=kernel, names=names, constants=constants),
-        (GENES, WIDTH, CELLS),
-        matrix,
-        (GENES, CELLS),
-        *arguments,
-        new_axes={WIDTH: width},
-        adjust_chunks={CELLS: 1},
-        concatenate=True,
-        dtype=dtype,
-        meta=np.empty((0, 0, 0), dtype=dtype),
-        token=_layer_name(kernel),
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants)
+    partial_sums = call.blockwise(
+        (GENES, WIDTH, CELLS), dtype, expand=2, new_axes={WIDTH: width}, adjust_chunks={CELLS: 1}
     )
     return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
 
@@ -96,21 +80,152 @@ def sum_over_genes(
     **constants: Any,
 ) -> da.Array:
     """Return the sum over gene chunks of ``kernel(block, **arguments)``, ``width`` × cells."""
-    names, arguments = _matrix_arguments(matrix, by_cell, by_gene, shared)
-    partial_sums = da.blockwise(
-        partial(_partial_over_genes, kernel=kernel, names=names, constants=constants),
-        (GENES, WIDTH, CELLS),
-        matrix,
-        (GENES, CELLS),
-        *arguments,
-        new_axes={WIDTH: width},
-        adjust_chunks={GENES: 1},
-        concatenate=True,
-        dtype=dtype,
-        meta=np.empty((0, 0, 0), dtype=dtype),
-        token=_layer_name(kernel),
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants)
+    partial_sums = call.blockwise(
+        (GENES, WIDTH, CELLS), dtype, expand=0, new_axes={WIDTH: width}, adjust_chunks={GENES: 1}
     )
+    if matrix.numblocks[0] == 1:
+        return partial_sums[0]
     return partial_sums.sum(axis=0, dtype=dtype, split_every=SPLIT_EVERY)
+
+
+def sum_of_vectors(
+    kernel: Kernel,
+    by_cell: Arrays,
+    *,
+    shape: tuple[int, int],
+    shared: Arrays | None = None,
+    dtype: Any = np.float64,
+    **constants: Any,
+) -> da.Array:
+    """Return the sum over cell chunks of ``kernel(**slices, **shared)``, of the given shape; needs no matrix."""
+    cell_chunks = next(iter(by_cell.values())).chunks[-1]
+    names, arguments = aligned([(by_cell, CELLS, cell_chunks), (shared, "shared", None)])
+    call = BlockCall(kernel, names, tuple(arguments), constants=constants, read=_no_block, n_source=0)
+    partial_sums = call.blockwise(
+        ("row", "column", CELLS),
+        dtype,
+        expand=2,
+        new_axes={"row": shape[0], "column": shape[1]},
+        adjust_chunks={CELLS: 1},
+    )
+    return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """A kernel with the arrays that its tasks get: what ``blockwise`` is called with.
+
+    Attributes
+    ----------
+    kernel
+        Called with the block (if any) and the other arrays by name.
+    names
+        Names of the arguments after the block.
+    arguments
+        Pairs of array and indices, flat, as ``blockwise`` takes them; first what the block comes from.
+    constants
+        Further keyword arguments.
+    read
+        Makes the kernel's positional arguments of the first ``n_source`` arrays.
+    n_source
+        Number of arrays that ``read`` takes.
+    new_axes
+        Axes of the result that no array has.
+    """
+
+    kernel: Kernel
+    names: tuple[str, ...]
+    arguments: tuple[Any, ...]
+    constants: Mapping[str, Any]
+    read: Callable[..., tuple[Any, ...]]
+    n_source: int
+    new_axes: Mapping[str, int] = field(default_factory=dict)
+
+    def blockwise(
+        self,
+        out: tuple[str, ...],
+        dtype: Any,
+        *,
+        expand: int | None = None,
+        new_axes: Mapping[str, int] | None = None,
+        adjust_chunks: Mapping[str, int] | None = None,
+    ) -> da.Array:
+        """Return the lazy array of all calls; ``expand`` puts an axis of length 1 into the kernel's results."""
+        arrays_by_index = set(chain.from_iterable(self.arguments[1::2]))
+        axes = {axis: size for axis, size in self.new_axes.items() if axis not in arrays_by_index}
+        return da.blockwise(
+            partial(
+                _call,
+                kernel=self.kernel,
+                names=self.names,
+                constants=self.constants,
+                read=self.read,
+                n_source=self.n_source,
+                expand=expand,
+            ),
+            out,
+            *self.arguments,
+            new_axes=axes | dict(new_axes or {}),
+            adjust_chunks=dict(adjust_chunks or {}),
+            concatenate=True,
+            dtype=dtype,
+            meta=np.empty((0,) * len(out), dtype=dtype),
+            token=self.kernel.__name__,
+        )
+
+
+def block_source(matrix: da.Array, rows: str) -> tuple[Callable[..., tuple[Any, ...]], list[Any], dict[str, int]]:
+    """Return how a task comes by its block: a reader, the (array, indices) pairs it takes, and axes these lack."""
+    reader = reader_of(matrix)
+    if reader is None:
+        return _as_given, [matrix, (rows, CELLS)], {}
+    return (
+        partial(_read_one, read=reader.read),
+        [reader.cells, (CELLS,), reader.genes, (f"{rows}-read",)],
+        {rows: matrix.shape[0]},
+    )
+
+
+def _matrix_call(
+    kernel: Kernel,
+    matrix: da.Array,
+    by_cell: Arrays | None,
+    by_gene: Arrays | None,
+    shared: Arrays | None,
+    constants: Mapping[str, Any],
+) -> BlockCall:
+    read, source, new_axes = block_source(matrix, GENES)
+    gene_chunks, cell_chunks = matrix.chunks
+    names, arguments = aligned([(by_cell, CELLS, cell_chunks), (by_gene, GENES, gene_chunks), (shared, "shared", None)])
+    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes)
+
+
+def _call(
+    *arrays: Any,
+    kernel: Kernel,
+    names: tuple[str, ...],
+    constants: Mapping[str, Any],
+    read: Callable[..., tuple[Any, ...]],
+    n_source: int,
+    expand: int | None,
+) -> Any:
+    """Make the block and call the kernel; what a task runs."""
+    blocks = read(*arrays[:n_source])
+    result = kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants)
+    return result if expand is None else np.expand_dims(result, expand)
+
+
+def _as_given(*blocks: Any) -> tuple[Any, ...]:
+    return blocks
+
+
+def _read_one(cells: Any, genes: Any, *, read: Callable[[Any, Any], Any]) -> tuple[Any, ...]:
+    return (read(cells, genes),)
+
+
+def _no_block() -> tuple[Any, ...]:
+    return ()
 
 
 def call_once(
@@ -128,7 +243,7 @@ def call_once(
         concatenate=True,
         dtype=dtype,
         meta=np.empty((0,) * len(shape), dtype=dtype),
-        token=_layer_name(kernel),
+        token=kernel.__name__,
     )
 
 
@@ -154,7 +269,7 @@ def map_genes(
         concatenate=True,
         dtype=dtype,
         meta=np.empty((0,) * (1 + len(shape)), dtype=dtype),
-        token=_layer_name(kernel),
+        token=kernel.__name__,
     )
 
 
@@ -181,29 +296,5 @@ def aligned(
     return tuple(names), arguments
 
 
-def _matrix_arguments(
-    matrix: da.Array, by_cell: Arrays | None, by_gene: Arrays | None, shared: Arrays | None
-) -> tuple[tuple[str, ...], list[Any]]:
-    gene_chunks, cell_chunks = matrix.chunks
-    return aligned([(by_cell, CELLS, cell_chunks), (by_gene, GENES, gene_chunks), (shared, "shared", None)])
-
-
-def named_call(block: Any, *arrays: Any, kernel: Kernel, names: tuple[str, ...], constants: Mapping[str, Any]) -> Any:
-    """Call the kernel with the arrays by name; what a task runs."""
-    return kernel(block, **dict(zip(names, arrays, strict=True)), **constants)
-
-
-def _partial_over_cells(block: Any, *arrays: Any, **call: Any) -> Any:
-    return named_call(block, *arrays, **call)[:, :, None]
-
-
-def _partial_over_genes(block: Any, *arrays: Any, **call: Any) -> Any:
-    return named_call(block, *arrays, **call)[None, :, :]
-
-
 def _constant_call(*arrays: Any, kernel: Kernel, constants: Mapping[str, Any]) -> Any:
     return kernel(*arrays, **constants)
-
-
-def _layer_name(kernel: Kernel) -> str:
-    return str(kernel.__name__)

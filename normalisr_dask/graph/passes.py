@@ -1,25 +1,46 @@
-"""Passes over a matrix too large to keep: where blocks are cheap to make, every pass makes its own."""
+"""Passes over a matrix too large to keep: every pass reads its own blocks, inside the task that uses them.
+
+Two passes over one Dask array share its blocks: Dask keeps each from the first pass until the second has used it,
+which for passes that wait for each other is the whole matrix. An array that knows how to read its blocks is therefore
+not passed to a kernel's tasks as an array: they read the block themselves and let go of it. Arrays made by the caller
+are left as they are: persist or compute them as you like.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import dask.array as da
 
-_MAKER = "normalisr_dask_maker"
+_READER = "normalisr_dask_reader"
 
 
-def remakeable(make: Callable[[], da.Array]) -> da.Array:
-    """Return ``make()``, remembering how it was made; ``make`` gives its tasks other names at every call."""
-    array = make()
-    setattr(array, _MAKER, make)
+@dataclass(frozen=True)
+class BlockReader:
+    """How a task reads its block of a genes × cells matrix.
+
+    Attributes
+    ----------
+    read
+        ``read(cells, genes)`` to the block.
+    cells
+        Positions of the matrix's cells where they are read from, chunked as the matrix.
+    genes
+        Whatever ``read`` needs to know of the genes, one chunk.
+    """
+
+    read: Callable[[Any, Any], Any]
+    cells: da.Array
+    genes: da.Array
+
+
+def with_reader(array: da.Array, reader: BlockReader) -> da.Array:
+    """Return the array, which from now on is read anew by every pass."""
+    setattr(array, _READER, reader)
     return array
 
 
-def anew(array: da.Array) -> da.Array:
-    """Return the same matrix under other task names where :func:`remakeable` made it, else the array itself.
-
-    Two passes over one array in one graph share its blocks: Dask keeps each from the first pass until the second has
-    used it, which for passes that wait for each other is the whole matrix. A pass over blocks of its own reads what it
-    needs once more and lets go of it. Arrays made by the caller are left as they are: persist or compute as you like.
-    """
-    make: Callable[[], da.Array] | None = getattr(array, _MAKER, None)
-    return array if make is None else make()
+def reader_of(array: da.Array) -> BlockReader | None:
+    """Return how the array's blocks are read, if it knows."""
+    reader: BlockReader | None = getattr(array, _READER, None)
+    return reader

@@ -8,9 +8,9 @@ import dask
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.layout import CELLS, SPLIT_EVERY, Arrays, aligned, named_call
+from normalisr_dask.graph.layout import CELLS, GENES, SPLIT_EVERY, Arrays, BlockCall, aligned, block_source
 
-ROWS, GENES = "rows", "genes"
+ROWS = "rows"
 Kernel = Callable[..., Any]
 
 
@@ -24,12 +24,12 @@ def product_over_cells(
     by_cell: Arrays | None = None,
     dtype: Any = np.float64,
 ) -> da.Array:
-    """Return Σ over cell chunks of ``kernel(row block, matrix block, **arguments)``, rows × genes.
+    """Return the sum over cell chunks of a product of two blocks, rows × genes.
 
     Parameters
     ----------
     kernel
-        Returns (rows of the block, genes of the block).
+        ``kernel(matrix block, row block, **arguments)`` to (rows of the block, genes of the block).
     rows, matrix
         Arrays (rows, cells) and (genes, cells) with the same cell chunks; dense or sparse chunks.
     by_row, by_gene, by_cell
@@ -39,25 +39,22 @@ def product_over_cells(
     """
     by_chunk = [(by_row, ROWS, rows.chunks[0]), (by_gene, GENES, matrix.chunks[0]), (by_cell, CELLS, matrix.chunks[1])]
     names, arguments = aligned(by_chunk)
-    partial_sums = da.blockwise(
-        partial(_partial_product, kernel=kernel, names=names),
-        (ROWS, GENES, CELLS),
-        rows,
-        (ROWS, CELLS),
-        matrix,
-        (GENES, CELLS),
-        *arguments,
-        adjust_chunks={CELLS: 1},
-        concatenate=True,
-        dtype=dtype,
-        meta=np.empty((0, 0, 0), dtype=dtype),
-        token=kernel.__name__,
+    read, source, new_axes = block_source(matrix, GENES)
+    call = BlockCall(
+        kernel,
+        names,
+        (rows, (ROWS, CELLS), *source, *arguments),
+        constants={},
+        read=partial(_block_and_rows, read=read),
+        n_source=1 + len(source) // 2,
+        new_axes=new_axes,
     )
+    partial_sums = call.blockwise((ROWS, GENES, CELLS), dtype, expand=2, adjust_chunks={CELLS: 1})
     return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
 
 
-def _partial_product(row_block: Any, block: Any, *arrays: Any, kernel: Kernel, names: tuple[str, ...]) -> Any:
-    return named_call(block, row_block, *arrays, kernel=kernel, names=("rows", *names), constants={})[:, :, None]
+def _block_and_rows(rows: Any, *source: Any, read: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:
+    return (*read(*source), rows)
 
 
 def symmetric_tiles(

@@ -42,7 +42,7 @@ def row_squares(block: Block, *, coefficients: Floats, mean: Floats, covariates:
 
 
 def residual_products(
-    block: Block, *, rows: Block, coefficients: Floats, covariates: Floats, grouping_coefficients: Floats
+    block: Block, rows: Block, *, coefficients: Floats, covariates: Floats, grouping_coefficients: Floats
 ) -> Floats:
     """Return Σ_cells ỹ x̃ of every grouping (rows) and gene, (groupings, genes).
 

@@ -34,13 +34,13 @@ def interpolation_matrix(points: Floats, bounds: Floats) -> Floats:
     return np.asarray(np.cos(np.outer(np.arccos(position), orders)) @ to_coefficients)
 
 
-def check_range(log_weights: Floats, scaling: Floats) -> Floats:
+def check_range(weights: Floats, scaling: Floats) -> Floats:
     """Return smallest and largest scaling (2,), if the nodes suffice for e^(2 t L).
 
     Parameters
     ----------
-    log_weights
-        L (cells,).
+    weights
+        w = e^L (cells,).
     scaling
         t (genes,).
 
@@ -50,12 +50,12 @@ def check_range(log_weights: Floats, scaling: Floats) -> Floats:
         If the weights range too widely.
     """
     bounds = np.array([scaling.min(), scaling.max()])
-    reach = 2 * _range(bounds)[1] * np.abs(log_weights).max()
+    reach = 2 * _range(bounds)[1] * np.abs(np.log(weights)).max()
     error = math.exp(reach) * (reach / 4) ** N_NODES / math.factorial(N_NODES)
     if error > TOLERANCE:
         msg = (
-            f"expected cell weights within a factor of about 1000 of each other, found {np.exp(log_weights.min()):.3g} "
-            f"to {np.exp(log_weights.max()):.3g}; remove outlying cells (qc_outlier), or give dense expression"
+            f"expected cell weights within a factor of about 1000 of each other, found {weights.min():.3g} "
+            f"to {weights.max():.3g}; remove outlying cells (qc_outlier), or give dense expression"
         )
         raise ValueError(msg)
     return bounds

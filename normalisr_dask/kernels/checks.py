@@ -8,34 +8,48 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def covariate_kinds(extremes: Floats, mean: Floats, deviation: Floats) -> NDArray[np.bool_]:
-    """Return which covariates are continuous (q,).
+def row_kinds(rows: Floats, *, first: Floats) -> Floats:
+    """Return of each row how many values are neither 0 nor 1, not 1, not finite, and not ``first``, (q, 4)."""
+    rows = np.asarray(rows, dtype=np.float64)
+    tests = ((rows != 0) & (rows != 1), rows != 1, ~np.isfinite(rows), rows != first[:, None])
+    return np.stack([test.sum(axis=1) for test in tests], axis=1).astype(np.float64)
+
+
+def covariate_kinds(kinds: Floats, first: Floats, mean: Floats, squares: Floats, *, n_cells: int) -> Floats:
+    """Return of each covariate whether it is continuous, its mean and its population standard deviation, (q, 3).
 
     Parameters
     ----------
-    extremes
-        Minimum, maximum, number of values outside {0, 1} and of non-finite values (4, q).
-    mean, deviation
-        Mean and population standard deviation (q,).
+    kinds
+        From :func:`row_kinds` (q, 4).
+    first
+        First value (q,).
+    mean
+        Mean (q,).
+    squares
+        Sum of squares about the mean (q, 1).
+    n_cells
+        Number of cells.
 
     Raises
     ------
     ValueError
         If a covariate is constant or not finite; names its row.
     """
-    smallest, largest, outside, infinite = extremes
+    neither, _, infinite, different = kinds.T
     if np.any(infinite > 0):
         row = int(np.flatnonzero(infinite > 0)[0])
         msg = f"expected finite covariates, found {int(infinite[row])} NaN or infinite in row {row} (counted from 0)"
         raise ValueError(msg)
-    if np.any(smallest == largest):
-        row = int(np.flatnonzero(smallest == largest)[0])
+    if np.any(different == 0):
+        row = int(np.flatnonzero(different == 0)[0])
         msg = (
             f"expected covariates that vary over cells, found row {row} (counted from 0) constant at "
-            f"{smallest[row]:g}; leave it out, the constant one is appended by normcov"
+            f"{first[row]:g}; leave it out, the constant one is appended by normcov"
         )
         raise ValueError(msg)
-    is_continuous = np.asarray(outside > 0)
+    is_continuous = neither > 0
+    deviation = np.sqrt(squares[:, 0] / n_cells)
     nearly = is_continuous & ((deviation < 1e-50) | (deviation < 1e-6 * np.abs(mean)))
     if nearly.any():
         row = int(np.flatnonzero(nearly)[0])
@@ -44,7 +58,7 @@ def covariate_kinds(extremes: Floats, mean: Floats, deviation: Floats) -> NDArra
             f"mean {mean[row]:.3g}; results may be imprecise"
         )
         warnings.warn(message, RuntimeWarning, stacklevel=2)
-    return is_continuous
+    return np.column_stack([is_continuous, mean, deviation])
 
 
 def positive_weights(weights: Floats) -> Floats:

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float
-from normalisr_dask.kernels.chebyshev import N_NODES, interpolation_matrix, nodes
+from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 from normalisr_dask.kernels.log_cpm import mean_log_cpm, posterior_mean
@@ -35,21 +35,27 @@ def deviations(block: Block) -> scipy.sparse.csc_array:
     return scipy.sparse.csc_array((values, sparse.indices, sparse.indptr), shape=sparse.shape)
 
 
-def offset_of_zeros(cell_offset: Floats) -> Floats:
-    """Return z, the log-CPM of a zero count of every cell (cells,), from what log-CPM subtracts of every cell."""
+def zero_log_cpm(cell_offset: Floats) -> Floats:
+    """Return z, the log-CPM of a zero count of every cell (n,), from what log-CPM subtracts of every cell."""
     return np.asarray(posterior_mean(ZERO_COUNT, 0.0) - cell_offset)
 
 
 # ---- compute_var
 
 
-def scaled_products(block: Block, *, covariates: Floats, zeros: Floats, cell_scale: Floats) -> Floats:
+def scaled_products(block: Block, *, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:
     """Return Σ_cells of s C/d², s/d, s z/d² and s²/d² with d the cell scale, (G, q + 3)."""
     sparse = deviations(block)
     inverse = 1.0 / cell_scale
-    rows = np.vstack([covariates * inverse**2, inverse, zeros * inverse**2])
+    rows = np.vstack([covariates * inverse**2, inverse, zero_log_cpm(cell_offset) * inverse**2])
     squares = scipy.sparse.csc_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
     return np.column_stack([sparse @ rows.T, squares @ inverse**2])
+
+
+def scaled_gram(*, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:
+    """Return the products of the rows C/d, z/d and 1 with each other, (q + 2, q + 2)."""
+    rows = np.vstack([covariates / cell_scale, zero_log_cpm(cell_offset) / cell_scale, np.ones(cell_scale.size)])
+    return np.asarray(rows @ rows.T)
 
 
 def residual_fit(products: Floats, gram: Floats, *, n_cells: int) -> Floats:
@@ -60,7 +66,7 @@ def residual_fit(products: Floats, gram: Floats, *, n_cells: int) -> Floats:
     products
         From :func:`scaled_products` (G, q + 3).
     gram
-        Products of the rows C/d, z/d and 1 with each other (q + 2, q + 2).
+        From :func:`scaled_gram` (q + 2, q + 2).
     n_cells
         Number of cells.
     """
@@ -74,7 +80,7 @@ def residual_fit(products: Floats, gram: Floats, *, n_cells: int) -> Floats:
     return np.column_stack([fitted, mean, np.sqrt(np.maximum(variance, 0.0))])
 
 
-def cell_squares(block: Block, *, fit: Floats, covariates: Floats, zeros: Floats, cell_scale: Floats) -> Floats:
+def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:
     """Return Σ_genes ((r − mean)/deviation)² of every cell, r = (s + z − B C)/d, (1, n).
 
     Genes without any residual variance say nothing about cells and are left out.
@@ -84,7 +90,9 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, zeros: Floats
     weight = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0) ** 2, 0.0)
     # r − mean = s/d + p·t with p = (1, B, mean) of the gene and t = (z, −C, −d)/d of the cell.
     per_gene = np.column_stack([np.ones(len(weight)), fit[:, :-1]])
-    per_cell = np.vstack([zeros / cell_scale, -covariates / cell_scale, -np.ones((1, len(zeros)))])
+    per_cell = np.vstack(
+        [zero_log_cpm(cell_offset) / cell_scale, -covariates / cell_scale, -np.ones((1, cell_scale.size))]
+    )
     weighted = per_gene * weight[:, None]
     squares = scipy.sparse.csr_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
     result = (squares @ weight) / cell_scale**2
@@ -96,33 +104,54 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, zeros: Floats
 # ---- normvar
 
 
-def node_products(rows: Block, *, basis: Floats, log_weights: Floats, scaling_range: Floats, power: int) -> Floats:
-    """Return Σ_cells e^(power τ L) b row for every row, node τ and basis row b, (r, m · b).
+def node_moments(*, covariates: Floats, cell_offset: Floats, weights: Floats, scaling_range: Floats) -> Floats:
+    """Return the dense sums that :func:`gene_fit` needs at every node τ, (m, pairs + 1).
+
+    These are Σ_cells of e^(2 τ L) b b' for all pairs of the rows b of C and z, and of e^(τ L) z.
+
+    Parameters
+    ----------
+    covariates
+        C (q, n).
+    cell_offset
+        What log-CPM subtracts of every cell (n,).
+    weights
+        w (n,).
+    scaling_range
+        Smallest and largest gene scaling (2,).
+    """
+    basis = np.vstack([covariates, zero_log_cpm(cell_offset)])
+    first, second = covariate_pairs(len(basis))
+    growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
+    return np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ basis[-1]])
+
+
+def node_products(
+    rows: Block, *, covariates: Floats, cell_offset: Floats, weights: Floats, scaling_range: Floats
+) -> Floats:
+    """Return Σ_cells e^(τ L) b row for every row, node τ and row b of C and z, (r, m · (q + 1)).
 
     Parameters
     ----------
     rows
         (r, n), dense or sparse.
-    basis
-        (b, n).
-    log_weights
-        L (n,).
-    scaling_range
-        Smallest and largest gene scaling (2,).
-    power
-        1 or 2.
+    covariates, cell_offset, weights, scaling_range
+        As for :func:`node_moments`.
     """
-    growth = np.exp(power * nodes(scaling_range)[:, None] * log_weights)
+    basis = np.vstack([covariates, zero_log_cpm(cell_offset)])
+    growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
     columns = (growth[:, None, :] * basis).reshape(-1, basis.shape[1])
     return np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
 
 
-def entry_sums(block: Block, *, covariates: Floats, zeros: Floats, log_weights: Floats, gene_scaling: Floats) -> Floats:
+def entry_sums(
+    block: Block, *, covariates: Floats, cell_offset: Floats, weights: Floats, gene_scaling: Floats
+) -> Floats:
     """Return Σ_cells of u² s C, u² s z, u² s² and u s, (G, q + 3)."""
     sparse = deviations(block)
     sums = np.zeros((sparse.shape[0], covariates.shape[0] + 3))
-    rows = np.ascontiguousarray(np.vstack([covariates, zeros]).T)
-    _add_entry_sums(sparse.indptr, sparse.indices, sparse.data, rows, log_weights, gene_scaling, sums)
+    rows = np.ascontiguousarray(np.vstack([covariates, zero_log_cpm(cell_offset)]).T)
+    _add_entry_sums(sparse.indptr, sparse.indices, sparse.data, rows, np.log(weights), gene_scaling, sums)
     return sums
 
 
@@ -143,8 +172,7 @@ def _add_entry_sums(offsets, genes, values, rows, log_weights, gene_scaling, sum
 def gene_fit(
     sums: Floats,
     gene_scaling: Floats,
-    pairs: Floats,
-    totals: Floats,
+    moments: Floats,
     scaling_range: Floats,
     *,
     n_cells: int,
@@ -158,10 +186,8 @@ def gene_fit(
         From :func:`entry_sums` (G, q + 3).
     gene_scaling
         t (G,).
-    pairs
-        :func:`node_products` of a row of ones with all pairs of (C, z), ``power=2`` (1, m · pairs).
-    totals
-        :func:`node_products` of a row of ones with z, ``power=1`` (1, m).
+    moments
+        From :func:`node_moments` (m, pairs + 1).
     scaling_range
         Smallest and largest gene scaling (2,).
     n_cells
@@ -170,14 +196,14 @@ def gene_fit(
         Whether k gives a gene back its variance; 1 otherwise.
     """
     q = sums.shape[1] - 3
-    at_genes = interpolation_matrix(gene_scaling, scaling_range)
+    at_genes = interpolation_matrix(gene_scaling, scaling_range) @ moments
     grams = np.empty((len(sums), q + 1, q + 1))
     first, second = covariate_pairs(q + 1)
-    grams[:, first, second] = grams[:, second, first] = at_genes @ pairs.reshape(N_NODES, -1)
+    grams[:, first, second] = grams[:, second, first] = at_genes[:, :-1]
     with_covariates = sums[:, :q] + grams[:, q, :q]
     fitted = np.einsum("gkl,gl->gk", symmetric_pinv(grams[:, :q, :q])[0], with_covariates)
     squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
-    mean = (sums[:, q + 2] + at_genes @ totals[0]) / n_cells
+    mean = (sums[:, q + 2] + at_genes[:, -1]) / n_cells
     residual = np.maximum(squares - np.einsum("gk,gk->g", fitted, with_covariates), 0.0)
     factor = np.ones(len(sums))
     if keepvar:
@@ -188,11 +214,11 @@ def gene_fit(
 # ---- moments for the tests
 
 
-def entry_products(block: Block, *, rows: Block, log_weights: Floats, gene_scaling: Floats) -> Floats:
+def entry_products(block: Block, rows: Block, *, weights: Floats, gene_scaling: Floats) -> Floats:
     """Return Σ_cells u s row for every row and gene, (r, G)."""
     sparse = deviations(block)
     weighted = np.empty_like(sparse.data)
-    _weigh_entries(sparse.indptr, sparse.indices, sparse.data, log_weights, gene_scaling, weighted)
+    _weigh_entries(sparse.indptr, sparse.indices, sparse.data, np.log(weights), gene_scaling, weighted)
     if not scipy.sparse.issparse(rows):
         return np.asarray((scipy.sparse.csc_array((weighted, sparse.indices, sparse.indptr), sparse.shape) @ rows.T).T)
     by_cell = scipy.sparse.csc_array(rows)
@@ -230,7 +256,7 @@ def complete_products(
     entries
         From :func:`entry_products` (r, G).
     node_sums
-        :func:`node_products` of the rows with (C, z), ``power=1`` (r, m · (q + 1)).
+        :func:`node_products` of the rows (r, m · (q + 1)).
     fit
         From :func:`gene_fit` (G, q + 2).
     gene_scaling
@@ -250,7 +276,7 @@ def dense_normalised(
     cell_offset: Floats,
     fit: Floats,
     covariates: Floats,
-    log_weights: Floats,
+    weights: Floats,
     gene_scaling: Floats,
 ) -> Floats:
     """Return normalised expression of a block of counts, genes × cells."""
@@ -260,6 +286,6 @@ def dense_normalised(
         coefficients=fit[:, :-2],
         factor=fit[:, -2],
         covariates=covariates,
-        log_weights=log_weights,
+        log_weights=np.log(weights),
         gene_scaling=gene_scaling,
     )

@@ -25,10 +25,28 @@ def _panels(n_genes: int, n_cells: int) -> list[slice]:
 # ---- covariates
 
 
-def standardise(rows: Floats, mean: Floats, deviation: Floats, is_continuous: NDArray[np.bool_]) -> Floats:
-    """Return rows with mean 0 and variance 1 where continuous, as they are elsewhere."""
-    scaled = (rows - mean[:, None]) / np.where(is_continuous, deviation, 1.0)[:, None]
-    return np.where(is_continuous[:, None], scaled, rows)
+def row_sums(rows: Floats) -> Floats:
+    """Return Σ_cells of each row, (q, 1)."""
+    return np.asarray(rows, dtype=np.float64).sum(axis=1, keepdims=True)
+
+
+def squares_about(rows: Floats, *, mean: Floats) -> Floats:
+    """Return Σ_cells (row − mean)² of each row, (q, 1)."""
+    return np.asarray(((rows - mean[:, None]) ** 2).sum(axis=1, keepdims=True))
+
+
+def standardise(rows: Floats, *, kinds: Floats) -> Floats:
+    """Return rows with mean 0 and variance 1 where continuous, as they are elsewhere.
+
+    Parameters
+    ----------
+    rows
+        Covariates (q, cells).
+    kinds
+        Whether continuous, mean, and standard deviation (q, 3).
+    """
+    is_continuous, mean, deviation = kinds.T[:, :, None]
+    return np.where(is_continuous > 0, (rows - mean) / np.where(is_continuous > 0, deviation, 1.0), rows)
 
 
 # ---- cell variance
@@ -176,21 +194,23 @@ def normalised(
     return result
 
 
-def scaled_rows(extremes: Floats, *, cat: int) -> NDArray[np.bool_]:
-    """Return which covariates ``normvar`` scales by the cell weights (q,).
+def scale_rows(rows: Floats, *, kinds: Floats, weights: Floats, cat: int) -> Floats:
+    """Return covariates multiplied by the cell weights where ``cat`` says so, (q, cells).
 
     Parameters
     ----------
-    extremes
-        Minimum, maximum, number of values outside {0, 1} and of non-finite values of each covariate (4, q).
+    rows
+        Covariates (q, cells).
+    kinds
+        Numbers of values that are neither 0 nor 1, and not 1; and two more (q, 4).
+    weights
+        w (cells,).
     cat
         0: continuous covariates, 1: also the constant one, 2: all.
     """
-    smallest, _, outside, _ = extremes
-    if cat == 2:
-        return np.ones(smallest.shape, dtype=bool)
-    is_continuous = np.asarray(outside > 0)
-    return is_continuous | (smallest == 1) if cat == 1 else is_continuous
+    neither, not_one, _, _ = kinds.T
+    is_scaled = (neither > 0) | ((cat >= 1) & (not_one == 0)) | (cat == 2)
+    return np.where(is_scaled[:, None], rows * weights, rows)
 
 
 def remove_covariates(block: Block, *, coefficients: Floats, covariates: Floats) -> Floats:

@@ -12,11 +12,17 @@ import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix
-from normalisr_dask.graph.layout import Arrays, call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
-from normalisr_dask.graph.passes import anew
+from normalisr_dask.graph.layout import (
+    Arrays,
+    call_once,
+    map_genes,
+    map_matrix,
+    sum_of_vectors,
+    sum_over_cells,
+    sum_over_genes,
+)
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.kernels import association, chebyshev, implicit
-from normalisr_dask.kernels import normalisation as dense
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
 
@@ -94,7 +100,7 @@ def remove_covariates(rows: da.Array, covariates: da.Array, covariate_gram: da.A
     fit = map_genes(coefficients, products[:, :-1], shared=(covariate_gram,), shape=(n_covariates,))
     squares = sum_over_cells(
         association.row_squares,
-        anew(rows),
+        rows,
         width=3,
         by_cell=by_cell,
         by_gene={"coefficients": fit, "mean": products[:, -1] / n_cells},
@@ -126,8 +132,8 @@ class DenseForm:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes); one pass."""
         return product_over_cells(
             association.residual_products,
-            anew(rows),
-            anew(self.array),
+            rows,
+            self.array,
             by_row={"grouping_coefficients": row_fit},
             by_gene={"coefficients": own.fit},
             by_cell={"covariates": covariates},
@@ -149,16 +155,11 @@ class LogCpmForm:
     counts: da.Array
     cell_offset: da.Array
 
-    @property
-    def zeros(self) -> da.Array:
-        """Log-CPM of a zero count of every cell (cells,)."""
-        return self.cell_offset.map_blocks(implicit.offset_of_zeros, dtype=np.float64, meta=np.empty(0))
-
     def to_dask(self) -> da.Array:
         """Return the dense lazy array."""
         return map_matrix(
             mean_log_cpm,
-            anew(self.counts),
+            self.counts,
             by_cell={"cell_offset": self.cell_offset},
             shared={"total": da.asarray(_NO_TOTAL)},
         )
@@ -166,14 +167,11 @@ class LogCpmForm:
     def cell_squares(self, covariates: da.Array, scale: da.Array) -> da.Array:
         """Return every cell's sum of squared standardised residuals on the covariates, (1, cells); two passes."""
         n_covariates, n_cells = covariates.shape
-        zeros = self.zeros
-        by_cell = {"covariates": covariates, "zeros": zeros, "cell_scale": scale}
-        products = sum_over_cells(implicit.scaled_products, anew(self.counts), width=n_covariates + 3, by_cell=by_cell)
-        rows = da.concatenate([covariates / scale, (zeros / scale)[None], da.ones_like(scale)[None]]).rechunk({0: -1})
-        fit = map_genes(
-            implicit.residual_fit, products, shared=(gram(rows),), shape=(n_covariates + 2,), n_cells=n_cells
-        )
-        return sum_over_genes(implicit.cell_squares, anew(self.counts), width=1, by_cell=by_cell, by_gene={"fit": fit})
+        by_cell = {"covariates": covariates, "cell_offset": self.cell_offset, "cell_scale": scale}
+        products = sum_over_cells(implicit.scaled_products, self.counts, width=n_covariates + 3, by_cell=by_cell)
+        dense = sum_of_vectors(implicit.scaled_gram, by_cell, shape=(n_covariates + 2, n_covariates + 2))
+        fit = map_genes(implicit.residual_fit, products, shared=(dense,), shape=(n_covariates + 2,), n_cells=n_cells)
+        return sum_over_genes(implicit.cell_squares, self.counts, width=1, by_cell=by_cell, by_gene={"fit": fit})
 
 
 @dataclass(frozen=True)
@@ -186,8 +184,8 @@ class NormalisedForm:
         Where s and z come from.
     covariates
         C (q, cells), as they were before variance normalisation.
-    log_weights
-        log w (cells,).
+    weights
+        w (cells,).
     gene_scaling
         t (genes,).
     scaling_range
@@ -198,7 +196,7 @@ class NormalisedForm:
 
     log_cpm: LogCpmForm
     covariates: da.Array
-    log_weights: da.Array
+    weights: da.Array
     gene_scaling: da.Array
     scaling_range: da.Array
     fit: da.Array
@@ -208,41 +206,38 @@ class NormalisedForm:
         cls, log_cpm: LogCpmForm, covariates: da.Array, weights: da.Array, gene_scaling: da.Array, *, keepvar: bool
     ) -> "NormalisedForm":
         """Normalise log-CPM; one pass over the counts and one over vectors of length cells."""
-        log_weights = da.log(weights)
         n_covariates, n_cells = covariates.shape
-        zeros = log_cpm.zeros
-        bounds = call_once(chebyshev.check_range, log_weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        by_cell = {"covariates": covariates, "cell_offset": log_cpm.cell_offset, "weights": weights}
         sums = sum_over_cells(
             implicit.entry_sums,
-            anew(log_cpm.counts),
+            log_cpm.counts,
             width=n_covariates + 3,
-            by_cell={"covariates": covariates, "zeros": zeros, "log_weights": log_weights},
+            by_cell=by_cell,
             by_gene={"gene_scaling": gene_scaling},
         )
-        ones = da.ones((1, n_cells), chunks=(1, covariates.chunks[1]))
-        basis = _rows(covariates, zeros)
-        first, second = dense.covariate_pairs(n_covariates + 1)
-        pairs = _node_products(ones, basis[first] * basis[second], log_weights, bounds, power=2)
-        totals = _node_products(ones, zeros[None], log_weights, bounds, power=1)
+        n_pairs = (n_covariates + 1) * (n_covariates + 2) // 2
+        moments = sum_of_vectors(
+            implicit.node_moments, by_cell, shape=(chebyshev.N_NODES, n_pairs + 1), shared={"scaling_range": bounds}
+        )
         fit = map_genes(
             implicit.gene_fit,
             sums,
             gene_scaling.rechunk((sums.chunks[0],)),
-            shared=(pairs, totals, bounds),
+            shared=(moments, bounds),
             shape=(n_covariates + 2,),
             n_cells=n_cells,
             keepvar=keepvar,
         )
-        return cls(log_cpm, covariates, log_weights, gene_scaling, bounds, fit)
+        return cls(log_cpm, covariates, weights, gene_scaling, bounds, fit)
 
     @classmethod
     def of_fit(
         cls, log_cpm: LogCpmForm, covariates: da.Array, weights: da.Array, gene_scaling: da.Array, fit: da.Array
     ) -> "NormalisedForm":
         """Return the form whose fit (genes, q + 2) is known already."""
-        log_weights = da.log(weights)
-        bounds = call_once(chebyshev.check_range, log_weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
-        return cls(log_cpm, covariates, log_weights, gene_scaling, bounds, fit)
+        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        return cls(log_cpm, covariates, weights, gene_scaling, bounds, fit)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -254,16 +249,16 @@ class NormalisedForm:
         """Chunks of genes and cells."""
         return self.log_cpm.counts.chunks
 
+    @property
+    def _by_cell(self) -> Arrays:
+        return {"covariates": self.covariates, "cell_offset": self.log_cpm.cell_offset, "weights": self.weights}
+
     def to_dask(self) -> da.Array:
         """Return the dense lazy array."""
         return map_matrix(
             implicit.dense_normalised,
-            anew(self.log_cpm.counts),
-            by_cell={
-                "cell_offset": self.log_cpm.cell_offset,
-                "covariates": self.covariates,
-                "log_weights": self.log_weights,
-            },
+            self.log_cpm.counts,
+            by_cell=self._by_cell,
             by_gene={"fit": self.fit, "gene_scaling": self.gene_scaling},
         )
 
@@ -272,12 +267,17 @@ class NormalisedForm:
         entries = product_over_cells(
             implicit.entry_products,
             rows,
-            anew(self.log_cpm.counts),
+            self.log_cpm.counts,
             by_gene={"gene_scaling": self.gene_scaling},
-            by_cell={"log_weights": self.log_weights},
+            by_cell={"weights": self.weights},
         )
-        basis = _rows(self.covariates, self.log_cpm.zeros)
-        node_sums = _node_products(rows, basis, self.log_weights, self.scaling_range, power=1)
+        node_sums = sum_over_cells(
+            implicit.node_products,
+            rows,
+            width=chebyshev.N_NODES * (self.covariates.shape[0] + 1),
+            by_cell=self._by_cell,
+            shared={"scaling_range": self.scaling_range},
+        )
         gene_chunks = (entries.chunks[1],)
         return da.blockwise(
             implicit.complete_products,
@@ -313,22 +313,3 @@ class NormalisedForm:
         covariate_products = gram(covariates)
         # Σ ỹ x̃ = Σ y x − (coefficients of x) (C Cᵀ) (coefficients of y)ᵀ
         return self.raw_products(rows) - (row_fit @ covariate_products) @ own.fit.T
-
-
-def _rows(covariates: da.Array, zeros: da.Array) -> da.Array:
-    """Return C and z as rows of one chunk (q + 1, cells)."""
-    return da.concatenate([covariates, zeros[None]]).rechunk({0: -1})
-
-
-def _node_products(
-    rows: da.Array, basis: da.Array, log_weights: da.Array, scaling_range: da.Array, *, power: int
-) -> da.Array:
-    by_cell: Arrays = {"basis": basis, "log_weights": log_weights}
-    return sum_over_cells(
-        implicit.node_products,
-        rows,
-        width=chebyshev.N_NODES * basis.shape[0],
-        by_cell=by_cell,
-        shared={"scaling_range": scaling_range},
-        power=power,
-    )

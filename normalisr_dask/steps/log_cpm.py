@@ -5,7 +5,6 @@ import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix, is_sparse, positions
 from normalisr_dask.graph.layout import map_genes, map_matrix, sum_over_cells, sum_over_genes
-from normalisr_dask.graph.passes import anew
 from normalisr_dask.kernels import counts as counts_kernels
 from normalisr_dask.kernels import log_cpm as kernels
 from normalisr_dask.kernels.scaling import scale_between
@@ -101,7 +100,7 @@ def lcpm(
     if normalize:
         proportions = sum_over_genes(
             kernels.sum_of_proportions,
-            counts if reference is not total else anew(counts),
+            counts,
             width=1,
             by_cell=by_cell,
             by_gene=by_gene,
@@ -116,16 +115,14 @@ def lcpm(
     else:
         expression = map_matrix(
             kernels.log_cpm,
-            anew(counts),
+            counts,
             by_cell={"cell_offset": offset, **by_cell},
             by_gene=by_gene,
             shared={"total": reference},
             **drawing,
         )
-        mean = map_matrix(
-            kernels.mean_log_cpm, anew(counts), by_cell={"cell_offset": offset}, shared={"total": reference}
-        )
-    variance = map_matrix(kernels.variance_log_cpm, anew(counts), shared={"total": total})
+        mean = map_matrix(kernels.mean_log_cpm, counts, by_cell={"cell_offset": offset}, shared={"total": reference})
+    variance = map_matrix(kernels.variance_log_cpm, counts, shared={"total": total})
     covariates = None if nocov else _covariates(cell_sums, n_genes)
     return LogCpm(expression, mean, variance, covariates)
 

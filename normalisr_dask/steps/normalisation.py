@@ -6,7 +6,6 @@ import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
-from normalisr_dask.graph.passes import anew
 from normalisr_dask.kernels import checks
 from normalisr_dask.kernels import normalisation as kernels
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
@@ -58,20 +57,17 @@ def normcov(dc, c: bool = True) -> da.Array:  # noqa: FBT001, FBT002  Normalisr'
     if n_rows == 0:
         return ones if c else rows.astype(np.float64)
     rows = rows.rechunk({0: -1}).astype(np.float64)
-    mean = rows.mean(axis=1)
-    deviation = rows.std(axis=1)
-    kinds = call_once(checks.covariate_kinds, row_extremes(rows), mean, deviation, shape=(n_rows,), dtype=bool)
-    scaled = map_matrix(
-        kernels.standardise, rows, by_gene={"mean": mean, "deviation": deviation, "is_continuous": kinds}
-    )
+    mean = sum_over_cells(kernels.row_sums, rows, width=1)[:, 0] / n_cells
+    squares = sum_over_cells(kernels.squares_about, rows, width=1, by_gene={"mean": mean})
+    first = rows[:, 0]
+    kinds = call_once(checks.covariate_kinds, row_kinds(rows), first, mean, squares, shape=(n_rows, 3), n_cells=n_cells)
+    scaled = map_matrix(kernels.standardise, rows, by_gene={"kinds": kinds})
     return da.concatenate([scaled, ones]).rechunk({0: -1}) if c else scaled
 
 
-def row_extremes(rows: da.Array) -> da.Array:
-    """Return minimum, maximum, number of values outside {0, 1} and of non-finite values of each row (4, rows); lazy."""
-    outside = ((rows != 0) & (rows != 1)).sum(axis=1)
-    infinite = (~da.isfinite(rows)).sum(axis=1)
-    return da.stack([rows.min(axis=1), rows.max(axis=1), outside.astype(float), infinite.astype(float)])
+def row_kinds(rows: da.Array) -> da.Array:
+    """Return of each row how many values are neither 0 nor 1, not 1, not finite, and not as the first, (rows, 4)."""
+    return sum_over_cells(checks.row_kinds, rows, width=4, by_gene={"first": rows[:, 0]})
 
 
 def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
@@ -147,13 +143,13 @@ def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -
     products = sum_over_cells(kernels.covariate_products, expression, width=n_covariates, by_cell=by_cell)
     fitted = map_genes(coefficients, products, shared=(gram(covariates / scale),), shape=(n_covariates,))
     moments = sum_over_cells(
-        kernels.residual_moments, anew(expression), width=2, by_cell=by_cell, by_gene={"coefficients": fitted}
+        kernels.residual_moments, expression, width=2, by_cell=by_cell, by_gene={"coefficients": fitted}
     )
     mean = moments[:, 0] / n_cells
     deviation = da.sqrt(da.maximum(moments[:, 1] / n_cells - mean**2, 0))
     return sum_over_genes(
         kernels.cell_squares,
-        anew(expression),
+        expression,
         width=1,
         by_cell=by_cell,
         by_gene={"coefficients": fitted, "mean": mean, "deviation": deviation},
@@ -251,7 +247,7 @@ def normvar(
         )
         fitted = map_genes(coefficients, products, shared=(gram(scaled_covariates),), shape=(covariates.shape[0],))
         normalised = map_matrix(
-            kernels.remove_covariates, anew(normalised), by_cell=by_cell, by_gene={"coefficients": fitted}
+            kernels.remove_covariates, normalised, by_cell=by_cell, by_gene={"coefficients": fitted}
         )
     if dextra is None:
         return Normalised(normalised, scaled_covariates)
@@ -261,10 +257,8 @@ def normvar(
 
 def normalised_covariates(covariates: da.Array, weights: da.Array, *, cat: int) -> da.Array:
     """Return the covariates multiplied by the cell weights as ``cat`` says; lazy."""
-    is_scaled = call_once(
-        kernels.scaled_rows, row_extremes(covariates), shape=(covariates.shape[0],), dtype=bool, cat=cat
-    )
-    return da.where(is_scaled[:, None], covariates * weights, covariates)
+    by_gene = {"kinds": row_kinds(covariates)}
+    return map_matrix(kernels.scale_rows, covariates, by_cell={"weights": weights}, by_gene=by_gene, cat=cat)
 
 
 def _normalise(
@@ -281,7 +275,7 @@ def _normalise(
     if keepvar:
         squares = sum_over_cells(
             kernels.weighted_squares,
-            anew(expression),
+            expression,
             width=2,
             by_cell=by_cell,
             by_gene=by_gene | {"mean": products[:, -1] / n_cells},
@@ -289,4 +283,4 @@ def _normalise(
         factor = map_genes(kernels.variance_factor, squares, scaling.rechunk((squares.chunks[0],)))
     else:
         factor = da.ones(expression.shape[0], chunks=(expression.chunks[0],))
-    return map_matrix(kernels.normalised, anew(expression), by_cell=by_cell, by_gene=by_gene | {"factor": factor})
+    return map_matrix(kernels.normalised, expression, by_cell=by_cell, by_gene=by_gene | {"factor": factor})

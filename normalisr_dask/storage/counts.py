@@ -1,7 +1,7 @@
 """Counts of a store as a lazy matrix, genes × cells, with the names that go with it."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from uuid import uuid4
 
 import dask.array as da
@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.passes import remakeable
+from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
 
 #: Stored entries of a block: some 100 MB with the temporaries of a task.
@@ -75,9 +75,37 @@ class Counts:
     def matrix(self) -> da.Array:
         """Counts as a Dask array, genes × cells, with chunks of scipy.sparse.csc_array that hold all genes.
 
-        Every step reads its blocks anew and keeps none, so that what is read need not fit in memory.
+        Every pass of a step reads its blocks anew and keeps none, so that what is read need not fit in memory.
         """
-        return remakeable(self._blocks)
+        return with_reader(self.shared_matrix, self._reader)
+
+    @property
+    def shared_matrix(self) -> da.Array:
+        """The same for steps that are computed together in one pass: they share every block that is read."""
+        reader = self._reader
+        return da.blockwise(
+            reader.read,
+            ("genes", "cells"),
+            reader.cells,
+            ("cells",),
+            reader.genes,
+            ("chosen",),
+            new_axes={"genes": self.shape[0]},
+            concatenate=True,
+            dtype=self.store.dtype,
+            meta=scipy.sparse.csc_array((0, 0), dtype=self.store.dtype),
+            name=f"read-counts-{uuid4().hex}",
+        )
+
+    @property
+    def _reader(self) -> BlockReader:
+        all_genes = self.shape[0] == self.store.n_genes
+        genes = self.gene_positions[:0] if all_genes else self.gene_positions
+        return BlockReader(
+            partial(_read_block, path=self.store.path, all_genes=all_genes),
+            da.from_array(self.cell_positions, chunks=(self.chunks,)),
+            da.from_array(genes, chunks=-1),
+        )
 
     def subset(self, *, genes: NDArray[np.int64] | None = None, cells: NDArray[np.int64] | None = None) -> "Counts":
         """Return the counts of the genes and cells at these positions (of this object), ascending; reads nothing."""
@@ -86,27 +114,6 @@ class Counts:
             self.gene_positions if genes is None else self.gene_positions[genes],
             self.cell_positions if cells is None else self.cell_positions[cells],
             self.cells_per_block,
-        )
-
-    def _blocks(self) -> da.Array:
-        n_genes = self.shape[0]
-        cells = da.from_array(self.cell_positions, chunks=(self.chunks,))
-        all_genes = n_genes == self.store.n_genes
-        genes = da.from_array(self.gene_positions[:0] if all_genes else self.gene_positions, chunks=-1)
-        return da.blockwise(
-            _read_block,
-            ("genes", "cells"),
-            cells,
-            ("cells",),
-            genes,
-            ("chosen",),
-            path=self.store.path,
-            all_genes=all_genes,
-            new_axes={"genes": n_genes},
-            concatenate=True,
-            dtype=self.store.dtype,
-            meta=scipy.sparse.csc_array((0, 0), dtype=self.store.dtype),
-            name=f"read-counts-{uuid4().hex}",
         )
 
 
