@@ -91,9 +91,7 @@ class ClusterSettings:
     ValueError
         If a running scheduler is named twice, by no address, or with options that only shape a local cluster.
     ValueError
-        If workers, threads or bytes are too few.
-    ValueError
-        If there are TLS files but the address is not ``tls://``, or authority or certificate is missing.
+        If workers, threads or bytes are too few; if there are TLS files but no ``tls://``, or not all that are needed.
     FileNotFoundError
         If a TLS file does not exist.
     """
@@ -369,8 +367,7 @@ def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
         msg = f"with TLS files the scheduler must be at tls://, but {settings.scheduler_file} names {address}"
         raise ValueError(msg)
     with _quiet_logs(), _answering_client(address, settings) as client:
-        _wait_for_a_worker(client, address, settings.answer_seconds)
-        _pin_threads(client, address)
+        _prepare_workers(client, address, settings.answer_seconds)
         yield client
 
 
@@ -386,23 +383,18 @@ def _answering_client(address: str, settings: ClusterSettings) -> Client:
         raise ConnectionError(msg) from error
 
 
-def _wait_for_a_worker(client: Client, address: str, seconds: float) -> None:
-    """Refuse a scheduler without workers, which would let tasks wait for ever."""
+def _prepare_workers(client: Client, address: str, seconds: float) -> None:
+    """Wait for a worker, for without one tasks would wait for ever; send the plugin, which needs this package there."""
     try:
         client.wait_for_workers(1, timeout=seconds)
+        client.register_plugin(OneThreadInLibraries())
     except TimeoutError as error:
         msg = (
             f"the Dask scheduler at {address} has no workers after {seconds:g} seconds; "
             f"start some with `dask worker {address}`"
         )
         raise ConnectionError(msg) from error
-
-
-def _pin_threads(client: Client, address: str) -> None:
-    """Send the plugin, which needs this package on the workers."""
-    try:
-        client.register_plugin(OneThreadInLibraries())
-    except Exception as error:  # whatever the worker raised while it read the plugin
+    except Exception as error:  # whatever a worker raised while it read the plugin
         msg = (
             f"the workers of the Dask scheduler at {address} cannot load normalisr_dask "
             f"({type(error).__name__}: {error}); start them in the environment that runs this command"
