@@ -89,6 +89,22 @@ def sum_over_genes(
     return partial_sums.sum(axis=0, dtype=dtype, split_every=SPLIT_EVERY)
 
 
+def map_columns(
+    kernel: Kernel,
+    rows: da.Array,
+    *,
+    height: int,
+    by_cell: Arrays | None = None,
+    dtype: Any = np.float64,
+    **constants: Any,
+) -> da.Array:
+    """Return ``kernel(rows of the chunk, **slices)`` per chunk of cells, ``height`` × cells; rows are one chunk."""
+    names, arguments = aligned([(by_cell, CELLS, rows.chunks[1])])
+    source = (rows, ("rows", CELLS))
+    call = BlockCall(kernel, names, (*source, *arguments), constants, read=_as_given, n_source=1)
+    return call.blockwise((WIDTH, CELLS), dtype, new_axes={WIDTH: height})
+
+
 def sum_of_vectors(
     kernel: Kernel,
     by_cell: Arrays,

@@ -22,6 +22,11 @@ LOG_MILLION = float(np.log(1e6))
 TABLE_SIZE = 1 << 14
 
 
+def posterior_proportion(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
+    """Return exp f(k) of every count; any shape."""
+    return _by_count(counts, lambda k: np.exp(digamma(k + 1.0) - digamma(total + 2.0)))
+
+
 def posterior_mean(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
     """Return f(k) = ψ(k + 1) − ψ(T + 2) of every count; any shape."""
     return _by_count(counts, lambda k: digamma(k + 1.0) - digamma(total + 2.0))
@@ -51,16 +56,17 @@ def sum_of_proportions(
     seed: int,
 ) -> NDArray[np.float64]:
     """Return Σ_genes exp(x) of every cell, float64 (1, cells), where x is the unnormalised log proportion."""
-    block = check_counts(block)
+    block = check_counts(block, cell_index, gene_index)
     if varscale > 0:
         drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
         return np.asarray(np.exp(drawn).sum(axis=0))[None]
+    if not scipy.sparse.issparse(block):
+        return posterior_proportion(block, float(total)).sum(axis=0, keepdims=True)
     sparse = as_sparse(block)
-    at_zero = np.exp(posterior_mean(np.zeros(1, dtype=np.int64), float(total)))[0]
-    excess = scipy.sparse.csc_array(
-        (np.exp(posterior_mean(sparse.data, float(total))) - at_zero, sparse.indices, sparse.indptr), shape=sparse.shape
-    )
-    return np.asarray(np.asarray(excess.sum(axis=0)).ravel()[None] + at_zero * sparse.shape[0])
+    at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), float(total))
+    above_zero = posterior_proportion(sparse.data, float(total)) - at_zero
+    sums = scipy.sparse.csc_array((above_zero, sparse.indices, sparse.indptr), shape=sparse.shape).sum(axis=0)
+    return np.asarray(sums).reshape(1, -1) + at_zero * sparse.shape[0]
 
 
 def log_cpm(
@@ -75,27 +81,34 @@ def log_cpm(
 ) -> NDArray[np.float64]:
     """Return x − offset, genes × cells: x = f(k), or drawn from the posterior where ``varscale`` > 0."""
     if varscale > 0:
-        return _drawn(check_counts(block), float(total), cell_index, gene_index, varscale, seed) - cell_offset
-    return mean_log_cpm(block, total=total, cell_offset=cell_offset)
+        expression = _drawn(
+            check_counts(block, cell_index, gene_index), float(total), cell_index, gene_index, varscale, seed
+        )
+        return expression - cell_offset
+    return mean_log_cpm(check_counts(block, cell_index, gene_index), total=total, cell_offset=cell_offset)
 
 
 def mean_log_cpm(block: Block, *, total: NDArray[np.float64], cell_offset: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return f(k) − offset, genes × cells."""
-    return _dense_by_count(check_counts(block), posterior_mean, float(total)) - cell_offset
+    return _dense_by_count(block, posterior_mean, float(total)) - cell_offset
 
 
 def variance_log_cpm(block: Block, *, total: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return v(k), genes × cells."""
-    return _dense_by_count(check_counts(block), posterior_variance, float(total))
+    return _dense_by_count(block, posterior_variance, float(total))
 
 
-def summary_covariates(cell_sums: NDArray[np.float64], *, n_genes: int) -> NDArray[np.float64]:
+def summary_covariates(
+    cell_sums: NDArray[np.float64], *, cell_index: NDArray[np.int64], n_genes: int
+) -> NDArray[np.float64]:
     """Return log total count, number of zero-count genes, and (log total)², float64 (3, cells).
 
     Parameters
     ----------
     cell_sums
         Total count and number of non-zero genes of every cell (2, cells).
+    cell_index
+        Positions of the cells in the whole matrix (cells,).
     n_genes
         Number of genes.
 
@@ -106,7 +119,7 @@ def summary_covariates(cell_sums: NDArray[np.float64], *, n_genes: int) -> NDArr
     """
     totals, n_nonzero = cell_sums
     if np.any(totals == 0):
-        first = int(np.flatnonzero(totals == 0)[0])
+        first = int(cell_index[np.argmax(totals == 0)])
         msg = f"expected counts in every cell, found none in cell {first} (counted from 0); remove it, as qc_reads does"
         raise ValueError(msg)
     log_totals = np.log(totals)
@@ -116,8 +129,9 @@ def summary_covariates(cell_sums: NDArray[np.float64], *, n_genes: int) -> NDArr
 def _dense_by_count(block: Block, function, total: float) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
     if not scipy.sparse.issparse(block):
         return np.asarray(function(np.asarray(block), total))
+    sparse = as_sparse(block)
     at_zero = function(np.zeros(1, dtype=np.int64), total)[0]
-    return dense_from_entries(block, function(block.data, total), at_zero)
+    return dense_from_entries(sparse, function(sparse.data, total), at_zero)
 
 
 def _drawn(

@@ -4,7 +4,7 @@ import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix, is_sparse, positions
-from normalisr_dask.graph.layout import map_genes, map_matrix, sum_over_cells, sum_over_genes
+from normalisr_dask.graph.layout import map_columns, map_genes, map_matrix, sum_over_cells, sum_over_genes
 from normalisr_dask.kernels import counts as counts_kernels
 from normalisr_dask.kernels import log_cpm as kernels
 from normalisr_dask.kernels.scaling import scale_between
@@ -90,12 +90,12 @@ def lcpm(
         check_positive(ntot, "ntot")
     key = _random_key(seed)
     n_genes, n_cells = counts.shape
-    cell_sums = sum_over_genes(counts_kernels.cell_sums, counts, width=2)
+    by_cell = {"cell_index": positions(counts.chunks[1])}
+    by_gene = {"gene_index": positions(counts.chunks[0])}
+    cell_sums = sum_over_genes(counts_kernels.cell_sums, counts, width=2, by_cell=by_cell, by_gene=by_gene)
     total = cell_sums[0].sum() if ntot is None else da.asarray(np.float64(ntot))
     # Normalised posterior means do not depend on the total, so they need not wait for a pass over all counts.
     reference = total if varscale > 0 or not normalize else da.asarray(np.float64(0))
-    by_cell = {"cell_index": positions(counts.chunks[1])}
-    by_gene = {"gene_index": positions(counts.chunks[0])}
     drawing = {"varscale": float(varscale), "seed": key}
     if normalize:
         proportions = sum_over_genes(
@@ -128,13 +128,8 @@ def lcpm(
 
 
 def _covariates(cell_sums: da.Array, n_genes: int) -> da.Array:
-    return cell_sums.map_blocks(
-        kernels.summary_covariates,
-        n_genes=n_genes,
-        chunks=((3,), cell_sums.chunks[1]),
-        dtype=np.float64,
-        meta=np.empty((0, 0)),
-    )
+    by_cell = {"cell_index": positions(cell_sums.chunks[1])}
+    return map_columns(kernels.summary_covariates, cell_sums, height=3, by_cell=by_cell, n_genes=n_genes)
 
 
 def _random_key(seed: int | None) -> int:
