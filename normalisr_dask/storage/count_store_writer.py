@@ -27,7 +27,7 @@ from normalisr_dask.storage.count_store import (
     partial_path,
 )
 
-CHUNK_ENTRIES = 1 << 19  # what a reader decompresses at least
+CHUNK_ENTRIES = 1 << 18  # what a reader decompresses at least
 SHARD_ENTRIES = 16 * CHUNK_ENTRIES  # what becomes one file
 OFFSETS_CHUNK = 1 << 17
 EMPTY_GROUPS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
@@ -59,7 +59,7 @@ class CountStoreWriter:
 
     Notes
     -----
-    Holds two shards of entries in memory (about 100 MB) and writes one while the other fills. Used as a context
+    Holds two shards of entries in memory (about 50 MB) and writes one while the other fills. Used as a context
     manager, it removes its work folder unless `finalise` was reached; a work folder left by a killed process is
     removed by the next writer.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from normalisr_dask.kernels.entries import LARGEST_COUNT, OUT_OF_ORDER, TOO_LARGE, compress_cells, sort_by_cell
 from normalisr_dask.storage.count_source import Entries
 
-GROUP_ENTRIES = 1 << 21  # sorted in memory at a time: 12 bytes each, three times over
+GROUP_ENTRIES = 1 << 20  # sorted in memory at a time: 12 bytes each, three times over
 MOST_GROUPS = 512
 RECORD_TYPE = np.dtype(np.uint32)
 RECORD_FIELDS = 3
@@ -158,14 +158,21 @@ def rows_after_sorting(
             groups[:0] = _scatter(_read_records(path, group_entries), cells, n_group, subfolder, group_entries)
             path.unlink()
             continue
-        chunks = list(_read_records(path, max(n_group, 1))) if n_group else []
-        fields = chunks[0] if chunks else tuple(np.empty(0, dtype=np.int32) for _ in range(RECORD_FIELDS))
-        records = np.empty((RECORD_FIELDS, n_group), dtype=RECORD_TYPE)
-        sort_by_cell(*fields, cells.start, 1, len(cells), records)
+        yield _sorted_rows(path, n_group, cells, builder)
         path.unlink(missing_ok=True)
         done += n_group
-        yield builder.rows(records[0].view(np.int32), records[1].view(np.int32), records[2], cells.stop)
         report(done * RECORD_FIELDS * RECORD_TYPE.itemsize, n_bytes, done)
+
+
+def _sorted_rows(path: Path, n_entries: int, cells: range, builder: RowBuilder) -> CellRows:
+    """Rows of a group of cells, from its file."""
+    if n_entries == 0:
+        nothing = np.empty(0, dtype=np.int32)
+        return builder.rows(nothing, nothing, nothing.view(RECORD_TYPE), cells.stop)
+    records = np.empty((RECORD_FIELDS, n_entries), dtype=RECORD_TYPE)
+    for fields in _read_records(path, n_entries):
+        sort_by_cell(*fields, cells.start, 1, len(cells), records)
+    return builder.rows(records[0].view(np.int32), records[1].view(np.int32), records[2], cells.stop)
 
 
 def _scatter(
