@@ -56,7 +56,7 @@ class CountSource(Protocol):
 
 
 class ProgressEvent(NamedTuple):
-    """How far `ingest` is.
+    """How far `ingest` is; reading begins anew where an input turns out not to go cell by cell.
 
     Attributes
     ----------

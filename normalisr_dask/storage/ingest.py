@@ -16,7 +16,7 @@ from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.entry_order import OutOfOrderError, RowBuilder, rows_after_sorting, rows_as_they_come
 from normalisr_dask.storage.inputs import open_source
-from normalisr_dask.storage.names import add_cell_table, join_cells, join_genes, make_genes_unique
+from normalisr_dask.storage.names import add_cell_table, join_cells, join_genes, make_genes_unique, storable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -108,7 +108,11 @@ def ingest(
     with _disk_full_errors(Path(store)):
         while True:
             with CountStoreWriter(
-                store, obs=joined_cells, var=joined_genes, provenance=_provenance(sources), overwrite=overwrite
+                store,
+                obs=storable(joined_cells),
+                var=storable(joined_genes),
+                provenance=_provenance(sources),
+                overwrite=overwrite,
             ) as writer:
                 try:
                     n_duplicates = _write_sources(sources, gene_maps, writer, progress or ignore_progress)

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata.utils import make_index_unique
 
-from normalisr_dask.storage.text_file import TextFile, check_file
+from normalisr_dask.storage.table_files import read_frame
+from normalisr_dask.storage.text_file import TextFile
 
 GENE_COLUMNS = ("gene_ids", "gene_symbols", "feature_types")
 
@@ -144,23 +144,16 @@ def add_cell_table(obs: pd.DataFrame, path: Path) -> pd.DataFrame:
     obs
         The cells.
     path
-        Parquet, or text with a header, separated by commas (``.csv``, ``.csv.gz``) or tabs; names of cells in the first
-        column (or, in Parquet, in a named index).
+        TSV, CSV (each also gzipped) or Parquet, with the names of cells in the first column.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If cells are missing or named twice in the table, or it has a column that is already there.
+        If it cannot be read, cells are missing or named twice in it, or it has a column that is already there.
     """
-    check_file(path)
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-        if isinstance(table.index, pd.RangeIndex):
-            table = table.set_index(table.columns[0])
-    else:
-        separator = "," if ".csv" in path.suffixes else "\t"
-        table = pd.read_csv(path, sep=separator, index_col=0, dtype={0: str})
-    table.index = table.index.astype(str)
+    table = read_frame(path)
     missing = obs.index.difference(table.index, sort=False)
     if len(missing):
         msg = f"{path} lacks {len(missing)} of {len(obs)} cells, the first {missing[0]!r}; its first column names cells"
@@ -181,20 +174,35 @@ def add_cell_table(obs: pd.DataFrame, path: Path) -> pd.DataFrame:
     return obs.join(table)
 
 
+def storable(table: pd.DataFrame) -> pd.DataFrame:
+    """Make labels that lack values, or are mixed with numbers, categorical, since AnnData stores no others."""
+    table = table.copy()
+    for column in table.select_dtypes(object):
+        if not table[column].map(lambda value: isinstance(value, str)).all():
+            table[column] = table[column].where(table[column].isna(), table[column].astype(str)).astype("category")
+    return table
+
+
 def _read_rows(path: Path) -> list[list[str]]:
     """Fields of all lines of a small text file; blank lines at its end are dropped."""
     with TextFile(path) as file:
-        lines = b"".join(block.text.tobytes() for block in file.blocks(1 << 20)).decode().splitlines()
+        text = b"".join(block.text.tobytes() for block in file.blocks(1 << 20))
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError as error:
+        number = text.count(b"\n", 0, error.start) + 1
+        msg = f"{path}, line {number}: expected UTF-8 text, found byte {text[error.start]}"
+        raise ValueError(msg) from error
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         msg = f"{path} names nothing: it has only blank lines"
         raise ValueError(msg)
-    for line, text in zip(count(1), lines):
-        if not text.strip():
-            msg = f"{path}, line {line}: expected a name, found a blank line"
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            msg = f"{path}, line {number}: expected a name, found a blank line"
             raise ValueError(msg)
-    return [text.split("\t") for text in lines]
+    return [line.rstrip("\r").split("\t") for line in lines]
 
 
 def _names_index(names: Iterable[str]) -> pd.Index:

@@ -120,6 +120,22 @@ def test_a_table_of_cells_is_added(tmp_path):
         ingest(tmp_path / "a", tmp_path / "t.zarr", obs=tmp_path / "cells.tsv")
 
 
+def test_tables_with_gaps_are_stored(tmp_path):
+    """Cells of one input have a column that those of the other lack, and labels may be missing."""
+    write(tmp_path / "a", cells=["1"], genes=["x", "y"])
+    matrix = anndata.AnnData(np.ones((2, 2), dtype=np.float32), obs=pd.DataFrame({"lab": ["u", "v"]}, index=["2", "3"]))
+    matrix.var = pd.DataFrame({"gene_ids": ["E1", "E2"]}, index=["x", "z"])
+    matrix.write_h5ad(tmp_path / "b.h5ad")
+    (tmp_path / "cells.csv").write_text("cell,batch,depth\n1,,3\n2,b,NA\n3,c,1\n")
+    inputs = [tmp_path / "a", tmp_path / "b.h5ad"]
+    store = ingest(inputs, tmp_path / "s.zarr", join="outer", obs=tmp_path / "cells.csv")
+    obs = store.obs()
+    assert obs["lab"].isna().tolist() == [True, False, False]
+    assert obs["batch"].isna().tolist() == [True, False, False]
+    assert obs["depth"].isna().tolist() == [False, True, False]
+    assert store.var()["gene_ids"].isna().tolist() == [True, True, False]
+
+
 def test_provenance_is_kept(tmp_path):
     write(tmp_path / "a")
     ingest(tmp_path / "a", tmp_path / "s.zarr")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -31,12 +32,13 @@ def test_gene_tables_of_cell_ranger_are_read(tmp_path):
         ("", "is empty"),
         ("\n\n", "names nothing: it has only blank lines"),
         ("a\n\nb\n", "line 2: expected a name, found a blank line"),
+        (b"a\nb\n\xff\n", "line 3: expected UTF-8 text, found byte 255"),
         ("E1\ta\nE2\n", "line 2: expected 2 fields separated by tabs, found 1"),
     ],
 )
 def test_bad_gene_tables_are_refused(tmp_path, text, message):
     path = tmp_path / "genes.tsv"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         names.read_gene_table(path)
 
@@ -105,3 +107,11 @@ def test_tables_that_do_not_fit_the_cells_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         names.add_cell_table(table("x", "y", "z", n=[1, 2, 3]), path)
+
+
+def test_labels_with_gaps_become_categorical():
+    storable = names.storable(table("x", "y", word=["a", "b"], gap=["a", np.nan], mixed=["a", 1], number=[1.0, np.nan]))
+    assert [str(dtype) for dtype in storable.dtypes] == ["object", "category", "category", "float64"]
+    assert storable["gap"].tolist()[0] == "a"
+    assert storable["gap"].isna().tolist() == [False, True]
+    assert storable["mixed"].tolist() == ["a", "1"]
