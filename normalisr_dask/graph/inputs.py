@@ -52,6 +52,9 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
     chunks = (n_rows, cell_chunks or min(max(1, n_cells), cells_per_block(n_rows)))
     if scipy.sparse.issparse(values):
         columns = scipy.sparse.csc_array(values)
+        if not columns.has_canonical_format:  # entries given twice stand for their sum
+            columns = columns.copy()
+            columns.sum_duplicates()
         return da.from_array(
             columns, chunks=chunks, asarray=False, meta=scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
         )
@@ -85,7 +88,7 @@ def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:
     ValueError
         If the shape is another one.
     """
-    vector = values if isinstance(values, da.Array) else da.asarray(np.asarray(values))
+    vector = da.from_zarr(values) if isinstance(values, zarr.Array) else da.asarray(values)
     if vector.shape != (size,):
         msg = f"expected {name} with one value for each of {size} {what}, found shape {vector.shape}"
         raise ValueError(msg)
