@@ -286,8 +286,11 @@ def _claim_file(work_path: Path) -> Path:
 
 def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite: bool) -> None:
     """Check that a store may be written, clear what a killed writer left, and make the work folder."""
-    if replaced_path.exists() and not path.exists():
-        replaced_path.rename(path)  # killed between the two renames of `finalise`
+    if is_store(replaced_path):  # killed in `finalise`: between its two renames, or while it removed the old store
+        if path.exists():
+            shutil.rmtree(replaced_path)
+        else:
+            replaced_path.rename(path)
     if path.exists() or path.is_symlink():
         if not is_store(path):
             msg = f"{path} exists and is not a store; choose another path or remove it yourself"
@@ -305,8 +308,11 @@ def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite
 
 
 def _check_abandoned(path: Path, work_path: Path) -> None:
-    """Refuse to touch the work folder of a process that is still running on this machine."""
+    """Refuse to touch the work folder of a process that is still running on this machine, or what is none."""
     claim = _claim_file(work_path)
+    if not (work_path.is_dir() and (claim.is_file() or is_store(work_path) or not any(work_path.iterdir()))):
+        msg = f"{work_path} is in the way and is no unfinished store; move it, or choose another name than {path.name}"
+        raise FileExistsError(msg)
     identity = claim.read_text() if claim.is_file() else ""
     host, _, rest = identity.partition("\t")
     process = rest.partition("\t")[0]

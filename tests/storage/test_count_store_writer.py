@@ -158,3 +158,24 @@ def test_a_replaced_store_comes_back_after_a_kill_between_renames(tmp_path):
     with pytest.raises(FileExistsError, match="already a store at"):
         writer_of(path)
     assert open_count_store(path).n_entries == 50
+
+
+def test_a_replaced_store_that_was_not_removed_is_removed(tmp_path):
+    path = tmp_path / "s.zarr"
+    for name in ("s.zarr", "s.zarr.replaced"):
+        with writer_of(tmp_path / name) as writer:
+            append(writer, 10)
+            writer.finalise()
+    with writer_of(path, overwrite=True) as writer:
+        append(writer, 10, 7)
+        writer.finalise()
+    assert open_count_store(path).largest_count == 7
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_a_folder_in_the_way_is_not_removed(tmp_path):
+    partial_path(tmp_path / "s.zarr").mkdir()
+    (partial_path(tmp_path / "s.zarr") / "notes").write_text("keep me")
+    with pytest.raises(FileExistsError, match=r"s\.zarr\.partial is in the way and is no unfinished store; move it"):
+        writer_of(tmp_path / "s.zarr")
+    assert (partial_path(tmp_path / "s.zarr") / "notes").read_text() == "keep me"
