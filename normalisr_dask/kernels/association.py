@@ -23,10 +23,19 @@ NO_VARIANCE = 1e-14
 NO_DEVIATION = 1e-28
 
 
-def row_products(block: Block, *, covariates: Floats) -> Floats:
-    """Return Σ_cells y Cᵀ and Σ_cells y, (rows, q + 1)."""
+def row_products(block: Block, *, covariates: Floats, name: str) -> Floats:
+    """Return Σ_cells y Cᵀ and Σ_cells y, (rows, q + 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; says that it was found in ``name``.
+    """
     rows = block if scipy.sparse.issparse(block) else dense_float(block)
     sums = np.asarray(rows.sum(axis=1)).ravel()
+    if not np.isfinite(sums).all():
+        msg = f"expected finite values in {name}, found {sums[~np.isfinite(sums)][0]} as the sum of a row's values"
+        raise ValueError(msg)
     return np.concatenate([np.asarray(rows @ covariates.T), sums[:, None]], axis=1)
 
 

@@ -22,7 +22,15 @@ def symmetric_pinv(
     Returns
     -------
     Pseudo-inverses float64 (..., q, q) and ranks int64 (...).
+
+    Raises
+    ------
+    ValueError
+        If a matrix holds NaN or infinity, as that of covariates with such values does.
     """
+    if not np.isfinite(gram).all():
+        msg = "expected finite covariates, weights and scaling factors, found NaN or infinity in their products"
+        raise ValueError(msg)
     if gram.shape[-1] == 0:
         return gram, np.zeros(gram.shape[:-2], dtype=np.int64)
     eigenvalues, eigenvectors = np.linalg.eigh(gram)

@@ -44,7 +44,7 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     ------
     ValueError
         If numbers of cells or genes differ.
-        On compute: if no degree of freedom is left.
+        On compute: if no degree of freedom is left, or a value is NaN or infinite.
 
     Notes
     -----
@@ -77,7 +77,7 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     )
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     covariate_gram = gram(covariates)
-    genes = remove_covariates(expression, covariates, covariate_gram)
+    genes = remove_covariates(expression, covariates, covariate_gram, "dt")
     variance = map_genes(kernels.residual_variance, genes.squares, n_cells=n_cells)
     degrees = call_once(
         kernels.degrees_of_freedom, covariate_gram, loss_of_rank(dimreduce, n_genes), shape=(n_genes,), n_cells=n_cells

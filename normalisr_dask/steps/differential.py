@@ -62,7 +62,7 @@ def de(
     ------
     ValueError
         If numbers of cells or genes differ, or ``single`` is unknown.
-        On compute: if no degree of freedom is left.
+        On compute: if no degree of freedom is left, or a value is NaN or infinite.
 
     Notes
     -----
@@ -95,7 +95,7 @@ def de(
 
     covariate_gram = gram(covariates)
     genes = expression.residuals(covariates, covariate_gram)
-    tested = remove_covariates(groupings, covariates, covariate_gram)
+    tested = remove_covariates(groupings, covariates, covariate_gram, "dg")
     gene_variance = map_genes(kernels.residual_variance, genes.squares, n_cells=n_cells)
     has_two_values = map_genes(kernels.varies, tested.squares, dtype=bool)
     grouping_variance = map_genes(kernels.residual_variance, tested.squares, n_cells=n_cells) * has_two_values

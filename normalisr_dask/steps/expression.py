@@ -92,11 +92,11 @@ def gram(rows: da.Array) -> da.Array:
     return sum_over_cells(cross_product, rows, width=rows.shape[0], by_cell={"others": rows})
 
 
-def remove_covariates(rows: da.Array, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
-    """Free any rows (dense or sparse chunks) of covariates; two passes."""
+def remove_covariates(rows: da.Array, covariates: da.Array, covariate_gram: da.Array, name: str) -> Residuals:
+    """Free any rows (dense or sparse chunks; errors call them ``name``) of covariates; two passes."""
     n_covariates, n_cells = covariates.shape
     by_cell = {"covariates": covariates}
-    products = sum_over_cells(association.row_products, rows, width=n_covariates + 1, by_cell=by_cell)
+    products = sum_over_cells(association.row_products, rows, width=n_covariates + 1, by_cell=by_cell, name=name)
     fit = map_genes(coefficients, products[:, :-1], shared=(covariate_gram,), shape=(n_covariates,))
     squares = sum_over_cells(
         association.row_squares,
@@ -126,7 +126,7 @@ class DenseForm:
 
     def residuals(self, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
         """Free the genes of the covariates; two passes, residuals formed entry by entry."""
-        return remove_covariates(self.array, covariates, covariate_gram)
+        return remove_covariates(self.array, covariates, covariate_gram, "dt")
 
     def products(self, rows: da.Array, row_fit: da.Array, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes); one pass."""
