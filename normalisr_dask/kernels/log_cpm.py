@@ -61,12 +61,12 @@ def sum_of_proportions(
         drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
         return np.asarray(np.exp(drawn).sum(axis=0))[None]
     if not scipy.sparse.issparse(block):
-        return posterior_proportion(block, float(total)).sum(axis=0, keepdims=True)
+        return np.asarray(posterior_proportion(block, float(total)).sum(axis=0, keepdims=True))
     sparse = as_sparse(block)
     at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), float(total))
     above_zero = posterior_proportion(sparse.data, float(total)) - at_zero
     sums = scipy.sparse.csc_array((above_zero, sparse.indices, sparse.indptr), shape=sparse.shape).sum(axis=0)
-    return np.asarray(sums).reshape(1, -1) + at_zero * sparse.shape[0]
+    return np.asarray(np.reshape(sums, (1, -1)) + at_zero * sparse.shape[0])
 
 
 def log_cpm(

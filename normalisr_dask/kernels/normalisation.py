@@ -27,7 +27,7 @@ def _panels(n_genes: int, n_cells: int) -> list[slice]:
 
 def row_sums(rows: Floats) -> Floats:
     """Return Σ_cells of each row, (q, 1)."""
-    return np.asarray(rows, dtype=np.float64).sum(axis=1, keepdims=True)
+    return np.asarray(rows.sum(axis=1, keepdims=True, dtype=np.float64))
 
 
 def squares_about(rows: Floats, *, mean: Floats) -> Floats:
