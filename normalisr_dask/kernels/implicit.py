@@ -26,6 +26,8 @@ from normalisr_dask.kernels.normalisation import covariate_pairs, normalised, va
 
 Floats = NDArray[np.float64]
 ZERO_COUNT = np.zeros(1, dtype=np.int64)
+#: A residual sum of squares below this share of the sum of squares that it is subtracted from is rounding.
+ROUNDING = 1e-13
 
 
 def deviations(block: Block) -> scipy.sparse.csc_array:
@@ -204,10 +206,12 @@ def gene_fit(
     fitted = np.einsum("gkl,gl->gk", symmetric_pinv(grams[:, :q, :q])[0], with_covariates)
     squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
     mean = (sums[:, q + 2] + at_genes[:, -1]) / n_cells
-    residual = np.maximum(squares - np.einsum("gk,gk->g", fitted, with_covariates), 0.0)
+    residual = squares - np.einsum("gk,gk->g", fitted, with_covariates)
+    residual = np.where(residual > ROUNDING * squares, residual, 0.0)
     factor = np.ones(len(sums))
     if keepvar:
-        factor = variance_factor(np.column_stack([squares - n_cells * mean**2, residual]), gene_scaling)
+        about_mean = squares - n_cells * mean**2
+        factor = variance_factor(np.column_stack([about_mean, residual, squares]), gene_scaling)
     return np.column_stack([fitted, factor, factor**2 * residual])
 
 
@@ -289,3 +293,22 @@ def dense_normalised(
         log_weights=np.log(weights),
         gene_scaling=gene_scaling,
     )
+
+
+def dense_residuals(
+    block: Block, *, coefficients: Floats, normalised_covariates: Floats, **normalising: Floats
+) -> Floats:
+    """Return normalised expression of a block of counts less coefficients × covariates, genes × cells.
+
+    Parameters
+    ----------
+    block
+        Counts (G, n).
+    coefficients
+        Of the genes on the covariates of the test (G, q).
+    normalised_covariates
+        Covariates of the test (q, n).
+    **normalising
+        As for :func:`dense_normalised`.
+    """
+    return dense_normalised(block, **normalising) - coefficients @ normalised_covariates

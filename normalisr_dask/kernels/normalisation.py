@@ -16,6 +16,9 @@ Floats = NDArray[np.float64]
 #: Genes worked on at a time, so that temporaries of a wide block stay in the processor's cache.
 PANEL_ENTRIES = 1 << 18
 
+#: A residual sum of squares below this share of the raw one is rounding: of entries and of their fit on the covariates.
+ROUNDING = 1e-24
+
 
 def _panels(n_genes: int, n_cells: int) -> list[slice]:
     height = max(1, PANEL_ENTRIES // max(1, n_cells))
@@ -152,12 +155,14 @@ def weighted_coefficients(products: Floats, *, n_covariates: int) -> Floats:
 def weighted_squares(
     block: Block, *, coefficients: Floats, mean: Floats, covariates: Floats, log_weights: Floats, gene_scaling: Floats
 ) -> Floats:
-    """Return Σ (a − mean)² and Σ r² over cells of a = u x and r = u (x − β C), (genes, 2)."""
+    """Return Σ (a − mean)², Σ r² and Σ a² over cells of a = u x and r = u (x − β C), (genes, 3)."""
     expression = dense_float(block)
-    squares = np.empty((expression.shape[0], 2))
+    squares = np.empty((expression.shape[0], 3))
     for panel in _panels(*expression.shape):
         weights = np.exp(gene_scaling[panel, None] * log_weights)
-        centred = expression[panel] * weights - mean[panel, None]
+        scaled = expression[panel] * weights
+        squares[panel, 2] = np.einsum("gc,gc->g", scaled, scaled)
+        centred = scaled - mean[panel, None]
         squares[panel, 0] = np.einsum("gc,gc->g", centred, centred)
         residual = weights
         residual *= expression[panel] - coefficients[panel] @ covariates
@@ -166,12 +171,13 @@ def weighted_squares(
 
 
 def variance_factor(squares: Floats, gene_scaling: Floats) -> Floats:
-    """Return (sd(a)/rms(r))^t of every gene (genes,): what gives a gene back its variance; 1 without any residual."""
-    total, residual = squares.T
-    defined = residual > 0
-    return np.where(
-        defined, np.where(defined, total / np.where(defined, residual, 1.0), 1.0) ** (gene_scaling / 2), 1.0
-    )
+    """Return (sd(a)/rms(r))^t of every gene (genes,): what gives a gene back its variance.
+
+    Where covariates leave nothing of a gene but rounding it is 0, or that rounding would be given the gene's variance.
+    """
+    total, residual, raw = squares.T
+    is_left = residual > ROUNDING * raw
+    return np.where(is_left, (total / np.where(is_left, residual, 1.0)) ** (gene_scaling / 2), 0.0)
 
 
 def normalised(

@@ -276,7 +276,7 @@ def _normalise(
         squares = sum_over_cells(
             kernels.weighted_squares,
             expression,
-            width=2,
+            width=3,
             by_cell=by_cell,
             by_gene=by_gene | {"mean": products[:, -1] / n_cells},
         )
