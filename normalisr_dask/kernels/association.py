@@ -157,7 +157,8 @@ def finish_tile(
     n_cells
         Number of cells.
     """
-    dot = total / n_cells
+    has_variance = (row_variance > 0)[:, None] & (column_variance > 0)
+    dot = np.where(has_variance, total / n_cells, 0.0)
     squares = r_squared(total, row_variance[:, None], column_variance, n_cells=n_cells)
     if is_diagonal:
         np.fill_diagonal(dot, 0.0)
