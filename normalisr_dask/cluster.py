@@ -10,7 +10,6 @@ import json
 import logging
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,20 +20,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dask
-import psutil
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
 from dask.system import cpu_count
-from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
 from distributed.system import memory_limit as machine_memory
 from threadpoolctl import threadpool_limits
 
+from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.validation import check_count
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
@@ -50,6 +43,13 @@ _ONE_THREAD = {
     "VECLIB_MAXIMUM_THREADS": 1,
     "NUMEXPR_NUM_THREADS": 1,
     "NUMBA_NUM_THREADS": 1,
+}
+# glibc maps and unmaps every block of memory above 128 kB, and Dask makes it give memory back at once: a task then
+# spends more time on page faults than on its counts. Let a worker keep what it will ask for again.
+_KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": 2,
+    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
+    "MALLOC_TRIM_THRESHOLD_": 128 << 20,
 }
 
 
@@ -264,52 +264,6 @@ def cluster_size(client: Client) -> ClusterSize:
     return ClusterSize(len(limits), max(client.nthreads().values()), min(limits.values()))
 
 
-def peak_bytes() -> int:
-    """Give the most memory that this process has held at a time, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return psutil.Process().memory_info().peak_wset
-
-
-def parse_memory(text: str) -> int:
-    """Read an amount of memory such as ``1.5GB``, ``800 MiB`` or a plain number of bytes.
-
-    Parameters
-    ----------
-    text
-        Number and unit.
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Raises
-    ------
-    ValueError
-        If there is no such amount.
-
-    Examples
-    --------
-    >>> parse_memory("1.5GB")
-    1500000000
-    """
-    try:
-        amount = parse_bytes(text) if text[:1].isdigit() else 0  # Dask reads "" as one byte
-    except ValueError:
-        amount = 0
-    if amount <= 0:
-        msg = f"{text!r} is no amount of memory: write a number and a unit, such as 1.5GB or 800MiB"
-        raise ValueError(msg)
-    return amount
-
-
 @contextmanager
 def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     """Start a local cluster, and end it with the block."""
@@ -330,8 +284,10 @@ def _local_cluster(settings: ClusterSettings, security: Security | None) -> Loca
     """Start worker processes on this machine that nobody else can reach."""
     size = settings.local_size()
     # Read when a worker process is spawned, before it loads any library.
-    threads = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ONE_THREAD.items()}
-    with dask.config.set(threads), _children_ignore_ctrl_c():
+    environment = {
+        f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in (_ONE_THREAD | _KEEP_MEMORY).items()
+    }
+    with dask.config.set(environment), _children_ignore_ctrl_c():
         return LocalCluster(
             n_workers=size.workers,
             threads_per_worker=size.threads_per_worker,

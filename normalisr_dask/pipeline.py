@@ -14,16 +14,19 @@ import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
-from normalisr_dask.cluster import memory_limits, peak_bytes, worker_peaks
+from normalisr_dask.cluster import memory_limits, worker_peaks
+from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
+from normalisr_dask.kernels.scaling import scale_between
 from normalisr_dask.planning import GENES_PER_TILE, RunPlan, plan_run
+from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
 from normalisr_dask.run_inputs import RunInputs, read_inputs
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.differential import de
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
-from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
+from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normalised_covariates, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
 from normalisr_dask.storage.count_store import open_count_store
@@ -223,9 +226,9 @@ class Run:
 
     def _qc(self) -> dict[str, Any]:
         counts = self._counts()
-        genes, cells = qc_reads(counts.shared_matrix, *self.settings.qc_bounds)
+        genes, cells = qc_reads(counts.matrix, *self.settings.qc_bounds)
         gene_kept, cell_kept = (_mask(kept, size) for kept, size in zip((genes, cells), counts.shape, strict=True))
-        by_gene, by_cell = dask.compute(*count_sums(counts.shared_matrix, gene_kept, cell_kept))
+        by_gene, by_cell = dask.compute(*count_sums(counts.matrix, gene_kept, cell_kept))
         self.results.write(
             "qc",
             {"gene": counts.genes, "cell": counts.cells},
@@ -246,11 +249,8 @@ class Run:
     def _normalisation(self) -> dict[str, Any]:
         gene_kept, cell_kept = self.results.read("qc", "gene_kept"), self.results.read("qc", "cell_kept")
         counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
-        matrix = counts.shared_matrix
-        log_cpm = lcpm(matrix)
-        offset, of_log_cpm, scaling = dask.compute(
-            log_cpm_form(log_cpm.lcpm).cell_offset, log_cpm.cov, scaling_factor(matrix)
-        )
+        offset = log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm).cell_offset.compute()
+        of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
         names, given = self._varying_covariates(cell_kept)
         covariates = normcov(np.vstack([given, of_log_cpm])).compute()
         expression = _log_cpm_of(counts, offset)
@@ -279,6 +279,18 @@ class Run:
             },
         )
         return {"note": f"left out {np.count_nonzero(~kept):,} variance outliers; {len(covariates):,} covariates"}
+
+    def _from_qc(
+        self, gene_kept: NDArray[np.bool_], cell_kept: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the covariates of log-CPM and the gene scaling from the sums that quality control has stored."""
+        cell_sums = np.stack([self.results.read("qc", name)[cell_kept] for name in ("cell_total", "cell_genes")])
+        gene_sums = np.stack(
+            [self.results.read("qc", name)[gene_kept] for name in ("gene_total", "gene_cells")], axis=1
+        )
+        n_genes, n_cells = gene_sums.shape[0], cell_sums.shape[1]
+        covariates = summary_covariates(cell_sums, cell_index=np.flatnonzero(cell_kept), n_genes=n_genes)
+        return covariates, scale_between(gene_sums, varname="nt0mean", bounds=(0.0, "max"), n_cells=n_cells)
 
     def _varying_covariates(self, cell_kept: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.float64]]:
         """Return the given covariates of the kept cells, without those that quality control left with one value."""

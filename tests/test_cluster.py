@@ -21,10 +21,9 @@ from normalisr_dask.cluster import (
     cluster_size,
     connect,
     memory_limits,
-    parse_memory,
-    peak_bytes,
     worker_peaks,
 )
+from normalisr_dask.process_memory import parse_memory, peak_bytes
 
 LIMIT = 600_000_000
 LOOPBACK_ADDRESSES = {"127.0.0.1", "::1"}

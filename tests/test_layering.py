@@ -17,7 +17,7 @@ PACKAGE = Path(normalisr_dask.__file__).parent
 
 # Each part of the package and the parts that it may import besides itself. A new part needs a line here.
 FOUNDATIONS = {"results", "schema", "validation"}
-BELOW_PIPELINE = {"cluster", "graph", "kernels", "steps", "storage"} | FOUNDATIONS
+BELOW_PIPELINE = {"cluster", "process_memory", "graph", "kernels", "steps", "storage"} | FOUNDATIONS
 LAYOUT: dict[str, set[str]] = {
     "kernels": set(),
     "validation": set(),
@@ -25,7 +25,8 @@ LAYOUT: dict[str, set[str]] = {
     "testing": set(),
     "results": {"schema"},
     "graph": {"validation"},
-    "cluster": {"validation"},
+    "process_memory": set(),
+    "cluster": {"process_memory", "validation"},
     "steps": {"graph", "kernels"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
     "progress": set(),

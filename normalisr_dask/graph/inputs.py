@@ -6,6 +6,14 @@ import dask.array as da
 import numpy as np
 import scipy.sparse
 import zarr
+from dask.sizeof import sizeof
+
+
+@sizeof.register(scipy.sparse.sparray)
+def _sparse_bytes(array: Any) -> int:
+    """Tell Dask what a sparse chunk holds: it knows SciPy's matrices, not its arrays."""
+    return sum(sizeof(part) for part in vars(array).values())
+
 
 #: Size of a block, counted as dense float64: several fit into a processor's share of memory, few enough tasks remain.
 BLOCK_BYTES = 32 << 20

@@ -89,6 +89,56 @@ def sum_over_genes(
     return partial_sums.sum(axis=0, dtype=dtype, split_every=SPLIT_EVERY)
 
 
+def sum_both_ways(
+    kernel: Kernel,
+    matrix: da.Array,
+    *,
+    width: int,
+    height: int,
+    by_cell: Arrays | None = None,
+    by_gene: Arrays | None = None,
+    **constants: Any,
+) -> tuple[da.Array, da.Array]:
+    """Return the sums over cells (genes × ``width``) and over genes (``height`` × cells) of one pass.
+
+    ``kernel(block, **arguments)`` gives both parts, (genes, width) and (height, cells), flat and one after the other,
+    so that a block is let go of by the one task that reads it. The matrix has one chunk of genes.
+    """
+    n_genes = matrix.shape[0]
+    split = n_genes * width
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, None, constants)
+    packed = call.blockwise(
+        (CELLS,), np.float64, adjust_chunks={CELLS: tuple(split + height * size for size in matrix.chunks[1])}
+    )
+    n_blocks = matrix.numblocks[1]
+    over_cells = packed.map_blocks(
+        _unpacked_genes,
+        shape=(n_genes, width, 1),
+        dtype=np.float64,
+        chunks=((n_genes,), (width,), (1,) * n_blocks),
+        new_axis=[0, 1],
+        meta=np.empty((0, 0, 0)),
+    )
+    over_genes = packed.map_blocks(
+        _unpacked_cells,
+        start=split,
+        height=height,
+        dtype=np.float64,
+        chunks=((height,), matrix.chunks[1]),
+        new_axis=0,
+        meta=np.empty((0, 0)),
+    )
+    return over_cells.sum(axis=2, split_every=SPLIT_EVERY), over_genes
+
+
+def _unpacked_genes(packed: Any, *, shape: tuple[int, int, int]) -> Any:
+    return packed[: shape[0] * shape[1]].reshape(shape)
+
+
+def _unpacked_cells(packed: Any, *, start: int, height: int) -> Any:
+    return packed[start:].reshape(height, -1)
+
+
 def map_columns(
     kernel: Kernel,
     rows: da.Array,

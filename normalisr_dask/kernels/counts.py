@@ -111,6 +111,19 @@ def cell_sums(
     return np.stack([block.sum(axis=0, dtype=np.float64), np.count_nonzero(block, axis=0)])
 
 
+def both_sums(
+    block: Block,
+    *,
+    cells_kept: NDArray[np.bool_],
+    genes_kept: NDArray[np.bool_],
+    cell_index: NDArray[np.int64],
+    gene_index: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return :func:`gene_sums` and :func:`cell_sums` of a block, flat and one after the other."""
+    of_genes = gene_sums(block, cells_kept=cells_kept, cell_index=cell_index, gene_index=gene_index)
+    return np.concatenate([of_genes.ravel(), cell_sums(block, genes_kept=genes_kept).ravel()])
+
+
 @njit(nogil=True, cache=True)
 def _add_by_gene(offsets, genes, counts, cells_kept, shares, sums):  # type: ignore[no-untyped-def]
     for cell in range(cells_kept.size):

@@ -79,7 +79,8 @@ def residual_fit(products: Floats, gram: Floats, *, n_cells: int) -> Floats:
     squares = products[:, q + 2] + 2 * products[:, q + 1] + gram[q, q]
     mean = (total - fitted @ gram[q + 1, :q]) / n_cells
     variance = (squares - np.einsum("gk,gk->g", fitted, with_covariates)) / n_cells - mean**2
-    return np.column_stack([fitted, mean, np.sqrt(np.maximum(variance, 0.0))])
+    is_left = variance > ROUNDING * squares / n_cells
+    return np.column_stack([fitted, mean, np.sqrt(np.where(is_left, variance, 0.0))])
 
 
 def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:

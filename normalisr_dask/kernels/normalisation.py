@@ -61,29 +61,44 @@ def covariate_products(block: Block, *, covariates: Floats, cell_scale: Floats) 
 
 
 def residual_moments(block: Block, *, coefficients: Floats, covariates: Floats, cell_scale: Floats) -> Floats:
-    """Return Σ r and Σ r² over cells of r = (x − B C)/s, (genes, 2)."""
+    """Return Σ r, Σ r² and Σ (x/s)² over cells of r = (x − B C)/s, (genes, 3)."""
     expression = dense_float(block)
-    moments = np.empty((expression.shape[0], 2))
+    moments = np.empty((expression.shape[0], 3))
     for panel in _panels(*expression.shape):
+        scaled = expression[panel] / cell_scale
+        moments[panel, 2] = np.einsum("gc,gc->g", scaled, scaled)
         residual = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
         moments[panel, 0] = residual.sum(axis=1)
         moments[panel, 1] = np.einsum("gc,gc->g", residual, residual)
     return moments
 
 
+def mean_and_deviation(moments: Floats, *, n_cells: int) -> Floats:
+    """Return mean and population standard deviation of the residuals of every gene, (genes, 2).
+
+    Where covariates leave nothing of a gene but rounding its deviation is 0. From :func:`residual_moments`.
+    """
+    mean, squares, raw = moments.T / n_cells
+    variance = squares - mean**2
+    return np.stack([mean, np.sqrt(np.where(variance > ROUNDING * raw, variance, 0.0))], axis=1)
+
+
 def cell_squares(
-    block: Block, *, coefficients: Floats, mean: Floats, deviation: Floats, covariates: Floats, cell_scale: Floats
+    block: Block, *, coefficients: Floats, residual: Floats, covariates: Floats, cell_scale: Floats
 ) -> Floats:
     """Return Σ_genes ((r − mean)/deviation)² of every cell with r = (x − B C)/s, (1, cells).
 
-    Genes without any residual variance say nothing about cells and are left out.
+    Genes without any residual variance say nothing about cells and are left out. ``residual`` is what
+    :func:`mean_and_deviation` returns.
     """
     expression = dense_float(block)
+    mean, deviation = residual.T
     inverse = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 0.0)
     squares = np.zeros((1, expression.shape[1]))
     for panel in _panels(*expression.shape):
-        residual = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
-        standardised = (residual - mean[panel, None]) * inverse[panel, None]
+        standardised = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
+        standardised -= mean[panel, None]
+        standardised *= inverse[panel, None]
         squares[0] += np.einsum("gc,gc->c", standardised, standardised)
     return squares
 

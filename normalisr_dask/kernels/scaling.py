@@ -12,7 +12,8 @@ def scale_between(
     Parameters
     ----------
     gene_sums
-        Total count, number of non-zero cells, and summed share of a cell's counts, of all genes (genes, 3).
+        Total count, number of non-zero cells, and (for ``logtmeanprop`` alone) summed share of a cell's counts, of
+        all genes (genes, 2 or 3).
     varname
         Which d; see :func:`normalisr_dask.scaling_factor`.
     bounds
@@ -25,7 +26,7 @@ def scale_between(
     ValueError
         If d is not finite for a gene, or v0 equals v1.
     """
-    totals, n_nonzero, proportions = (np.asarray(column) for column in gene_sums.T)
+    totals, n_nonzero = np.asarray(gene_sums[:, 0]), np.asarray(gene_sums[:, 1])
     if totals.size == 0:  # Dask asks what zero genes would give
         return totals
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -34,7 +35,7 @@ def scale_between(
             "lognt0mean": lambda: np.log(1 - n_nonzero / n_cells),
             "log1-nt0mean": lambda: np.log(n_nonzero / n_cells),
             "logtpropmean": lambda: np.log(totals / totals.sum()),
-            "logtmeanprop": lambda: np.log(proportions / n_cells),
+            "logtmeanprop": lambda: np.log(gene_sums[:, 2] / n_cells),
         }[varname]()
     if not np.isfinite(values).all():
         first = int(np.flatnonzero(~np.isfinite(values))[0])

@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows
-from normalisr_dask.graph.layout import call_once, map_genes, map_matrix
+from normalisr_dask.graph.inputs import BLOCK_BYTES, as_rows
+from normalisr_dask.graph.layout import call_once, map_genes
 from normalisr_dask.graph.products import symmetric_tiles
 from normalisr_dask.kernels import association as kernels
-from normalisr_dask.kernels.normalisation import remove_covariates as residuals
 from normalisr_dask.results import Coexpression
 from normalisr_dask.steps.differential import loss_of_rank
-from normalisr_dask.steps.expression import gram, remove_covariates
+from normalisr_dask.steps.expression import expression_of, gram
 
 GENES_PER_TILE = 500
 
@@ -69,7 +68,7 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
            [1.   , 0.977, 0.   ]])
     """
     del nth
-    expression = as_matrix(dt, "dt")
+    expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
     genes_per_tile = bs or GENES_PER_TILE
     cells_per_chunk = max(
@@ -77,14 +76,12 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     )
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     covariate_gram = gram(covariates)
-    genes = remove_covariates(expression, covariates, covariate_gram, "dt")
+    genes = expression.residuals(covariates, covariate_gram)
     variance = map_genes(kernels.residual_variance, genes.squares, n_cells=n_cells)
     degrees = call_once(
         kernels.degrees_of_freedom, covariate_gram, loss_of_rank(dimreduce, n_genes), shape=(n_genes,), n_cells=n_cells
     )
-    residual = map_matrix(
-        residuals, expression, by_cell={"covariates": covariates}, by_gene={"coefficients": genes.fit}
-    ).rechunk((genes_per_tile, cells_per_chunk))
+    residual = expression.residual_array(covariates, genes).rechunk((genes_per_tile, cells_per_chunk))
     pvalue, dot = symmetric_tiles(
         kernels.tile_sum,
         residual,

@@ -23,6 +23,7 @@ from normalisr_dask.graph.layout import (
 )
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.kernels import association, chebyshev, implicit
+from normalisr_dask.kernels import normalisation as dense
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
 
@@ -61,6 +62,9 @@ class Expression(Protocol):
 
     def products(self, rows: da.Array, row_fit: da.Array, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes)."""
+
+    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return the residuals themselves, dense (genes, cells)."""
 
 
 def expression_of(values, name: str) -> Expression:
@@ -139,6 +143,12 @@ class DenseForm:
             by_cell={"covariates": covariates},
         )
 
+    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return the residuals themselves, dense (genes, cells)."""
+        return map_matrix(
+            dense.remove_covariates, self.array, by_cell={"covariates": covariates}, by_gene={"coefficients": own.fit}
+        )
+
 
 @dataclass(frozen=True)
 class LogCpmForm:
@@ -169,8 +179,10 @@ class LogCpmForm:
         n_covariates, n_cells = covariates.shape
         by_cell = {"covariates": covariates, "cell_offset": self.cell_offset, "cell_scale": scale}
         products = sum_over_cells(implicit.scaled_products, self.counts, width=n_covariates + 3, by_cell=by_cell)
-        dense = sum_of_vectors(implicit.scaled_gram, by_cell, shape=(n_covariates + 2, n_covariates + 2))
-        fit = map_genes(implicit.residual_fit, products, shared=(dense,), shape=(n_covariates + 2,), n_cells=n_cells)
+        scaled_gram = sum_of_vectors(implicit.scaled_gram, by_cell, shape=(n_covariates + 2, n_covariates + 2))
+        fit = map_genes(
+            implicit.residual_fit, products, shared=(scaled_gram,), shape=(n_covariates + 2,), n_cells=n_cells
+        )
         return sum_over_genes(implicit.cell_squares, self.counts, width=1, by_cell=by_cell, by_gene={"fit": fit})
 
 
@@ -313,3 +325,12 @@ class NormalisedForm:
         covariate_products = gram(covariates)
         # Σ ỹ x̃ = Σ y x − (coefficients of x) (C Cᵀ) (coefficients of y)ᵀ
         return self.raw_products(rows) - (row_fit @ covariate_products) @ own.fit.T
+
+    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return the residuals themselves, dense (genes, cells); a task reads counts and makes them of these."""
+        return map_matrix(
+            implicit.dense_residuals,
+            self.log_cpm.counts,
+            by_cell=self._by_cell | {"normalised_covariates": covariates},
+            by_gene={"fit": self.fit, "gene_scaling": self.gene_scaling, "coefficients": own.fit},
+        )

@@ -143,16 +143,15 @@ def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -
     products = sum_over_cells(kernels.covariate_products, expression, width=n_covariates, by_cell=by_cell)
     fitted = map_genes(coefficients, products, shared=(gram(covariates / scale),), shape=(n_covariates,))
     moments = sum_over_cells(
-        kernels.residual_moments, expression, width=2, by_cell=by_cell, by_gene={"coefficients": fitted}
+        kernels.residual_moments, expression, width=3, by_cell=by_cell, by_gene={"coefficients": fitted}
     )
-    mean = moments[:, 0] / n_cells
-    deviation = da.sqrt(da.maximum(moments[:, 1] / n_cells - mean**2, 0))
+    residual = map_genes(kernels.mean_and_deviation, moments, shape=(2,), n_cells=n_cells)
     return sum_over_genes(
         kernels.cell_squares,
         expression,
         width=1,
         by_cell=by_cell,
-        by_gene={"coefficients": fitted, "mean": mean, "deviation": deviation},
+        by_gene={"coefficients": fitted, "residual": residual},
     )
 
 

@@ -7,9 +7,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.inputs import as_matrix
-from normalisr_dask.graph.layout import sum_over_cells, sum_over_genes
-from normalisr_dask.kernels.counts import cell_sums, gene_sums
+from normalisr_dask.graph.inputs import as_matrix, positions
+from normalisr_dask.graph.layout import sum_both_ways, sum_over_cells, sum_over_genes
+from normalisr_dask.kernels.counts import both_sums, cell_sums, gene_sums
 from normalisr_dask.kernels.outliers import variance_outliers
 from normalisr_dask.validation import check_fraction, check_not_negative
 
@@ -102,9 +102,16 @@ def count_sums(
     counts: da.Array, genes_kept: NDArray[np.bool_], cells_kept: NDArray[np.bool_]
 ) -> tuple[da.Array, da.Array]:
     """Return what the kept cells say of every gene (genes, 3) and the kept genes of every cell (2, cells); lazy."""
-    by_gene = sum_over_cells(gene_sums, counts, width=3, by_cell={"cells_kept": da.from_array(cells_kept)})
-    by_cell = sum_over_genes(cell_sums, counts, width=2, by_gene={"genes_kept": da.from_array(genes_kept)})
-    return by_gene, by_cell
+    cell_index = {"cell_index": positions(counts.chunks[1])}
+    gene_index = {"gene_index": positions(counts.chunks[0])}
+    by_cell = {"cells_kept": da.from_array(cells_kept, chunks=(counts.chunks[1],)), **cell_index}
+    by_gene = {"genes_kept": da.from_array(genes_kept, chunks=(counts.chunks[0],)), **gene_index}
+    if counts.numblocks[0] == 1:
+        return sum_both_ways(both_sums, counts, width=3, height=2, by_cell=by_cell, by_gene=by_gene)
+    return (
+        sum_over_cells(gene_sums, counts, width=3, by_cell=by_cell, by_gene=gene_index),
+        sum_over_genes(cell_sums, counts, width=2, by_cell=cell_index, by_gene=by_gene),
+    )
 
 
 def qc_outlier(dw, pcut: float = 1e-10, outrate: float = 0.02) -> NDArray[np.bool_]:

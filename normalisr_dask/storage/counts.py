@@ -77,13 +77,8 @@ class Counts:
 
         Every pass of a step reads its blocks anew and keeps none, so that what is read need not fit in memory.
         """
-        return with_reader(self.shared_matrix, self._reader)
-
-    @property
-    def shared_matrix(self) -> da.Array:
-        """The same for steps that are computed together in one pass: they share every block that is read."""
         reader = self._reader
-        return da.blockwise(
+        blocks = da.blockwise(
             reader.read,
             ("genes", "cells"),
             reader.cells,
@@ -96,6 +91,7 @@ class Counts:
             meta=scipy.sparse.csc_array((0, 0), dtype=self.store.dtype),
             name=f"read-counts-{uuid4().hex}",
         )
+        return with_reader(blocks, reader)
 
     @property
     def _reader(self) -> BlockReader:

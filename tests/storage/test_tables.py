@@ -27,7 +27,7 @@ CELLS = [f"cell_{number}" for number in range(7)]
 VALUES = np.array([[1, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 1, 0], [0, 0, 2.5, 0, 0, 0, -1]])
 MEASURED_PROGRAM = """
 import json, sys
-from normalisr_dask.cluster import peak_bytes
+from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.storage.tables import read_groupings
 before = peak_bytes()
 values = read_groupings(sys.argv[1]).values

@@ -1,0 +1,58 @@
+"""How much memory a process has held, and amounts of memory as people write them."""
+
+import sys
+from pathlib import Path
+
+import psutil
+from dask.utils import parse_bytes
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+
+def peak_bytes() -> int:
+    """Give the most memory that this process has held at a time, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return psutil.Process().memory_info().peak_wset
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory such as ``1.5GB``, ``800 MiB`` or a plain number of bytes.
+
+    Parameters
+    ----------
+    text
+        Number and unit.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such amount.
+
+    Examples
+    --------
+    >>> parse_memory("1.5GB")
+    1500000000
+    """
+    try:
+        amount = parse_bytes(text) if text[:1].isdigit() else 0  # Dask reads "" as one byte
+    except ValueError:
+        amount = 0
+    if amount <= 0:
+        msg = f"{text!r} is no amount of memory: write a number and a unit, such as 1.5GB or 800MiB"
+        raise ValueError(msg)
+    return amount
