@@ -104,8 +104,8 @@ class TestComputeVar:
     def test_genes_without_residual_variance_say_nothing(self, data):
         """normalisr divides by zero here."""
         expected = nd.compute_var(data.dense, data.covariates).compute()
-        constant = np.vstack([data.dense, np.zeros((2, N_CELLS))])
-        assert_close(nd.compute_var(constant, data.covariates), expected, 1e-10)
+        explained = [np.zeros(N_CELLS), np.full(N_CELLS, 7.0), np.array([1.0, -0.3, 2.0, 1e4]) @ data.covariates]
+        assert_close(nd.compute_var(np.vstack([data.dense, *explained]), data.covariates), expected, 1e-10)
 
     def test_an_offset_costs_no_more_digits_than_it_must(self, data):
         expected = nd.compute_var(data.dense, data.covariates).compute()
