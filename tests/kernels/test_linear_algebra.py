@@ -1,0 +1,56 @@
+"""Pseudo-inverses with rank, and least squares from products."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normalisr_dask.kernels.linear_algebra import coefficients, cross_product, symmetric_pinv
+
+
+def gram(seed: int, size: int, rank: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(size, rank)) @ np.random.default_rng(seed + 1).normal(
+        size=(rank, 40)
+    )
+    return rows @ rows.T
+
+
+@given(st.integers(0, 2**20), st.integers(1, 6), st.integers(0, 6))
+def test_it_is_the_pseudo_inverse_and_counts_the_rank(seed, size, rank):
+    matrix = gram(seed, size, min(rank, size))
+    inverse, found = symmetric_pinv(matrix)
+    assert found == np.linalg.matrix_rank(matrix, tol=1e-8 * max(np.linalg.eigvalsh(matrix).max(), 1e-300))
+    expected = np.linalg.pinv(matrix, rcond=1e-8, hermitian=True)
+    np.testing.assert_allclose(inverse, expected, rtol=1e-6, atol=1e-9 * np.abs(expected).max(initial=0))
+
+
+def test_stacks_of_matrices():
+    matrices = np.stack([gram(1, 4, rank) for rank in (0, 1, 2, 4)])
+    inverses, ranks = symmetric_pinv(matrices)
+    np.testing.assert_array_equal(ranks, [0, 1, 2, 4])
+    for matrix, inverse in zip(matrices, inverses, strict=True):
+        np.testing.assert_array_equal(inverse, symmetric_pinv(matrix)[0])
+
+
+def test_matrices_without_rows():
+    inverse, rank = symmetric_pinv(np.empty((0, 0)))
+    assert inverse.shape == (0, 0)
+    assert rank == 0
+    inverses, ranks = symmetric_pinv(np.empty((0, 2, 2)))
+    assert inverses.shape == (0, 2, 2)
+    assert ranks.shape == (0,)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite(value):
+    with pytest.raises(ValueError, match="expected finite covariates, weights and scaling factors"):
+        symmetric_pinv(np.array([[1.0, value], [value, 1.0]]))
+
+
+def test_coefficients_are_those_of_least_squares_of_smallest_norm():
+    random = np.random.default_rng(0)
+    covariates = random.normal(size=(3, 50))
+    covariates = np.vstack([covariates, covariates[0] + covariates[1]])
+    rows = random.normal(size=(6, 50))
+    found = coefficients(cross_product(rows, others=covariates), covariates @ covariates.T)
+    np.testing.assert_allclose(found, np.linalg.lstsq(covariates.T, rows.T)[0].T, atol=1e-12)
