@@ -33,7 +33,16 @@ def posterior_mean(counts: NDArray[np.generic], total: float) -> NDArray[np.floa
 
 
 def posterior_variance(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
-    """Return v(k) = ψ₁(k + 1) − ψ₁(T + 2) of every count; any shape."""
+    """Return v(k) = ψ₁(k + 1) − ψ₁(T + 2) of every count; any shape.
+
+    Raises
+    ------
+    ValueError
+        If a count is larger than the total, so that the variance would be negative.
+    """
+    if counts.size and counts.max() > total:
+        msg = f"expected a total ntot of at least every count, found {total:g} and a count of {counts.max():g}"
+        raise ValueError(msg)
     return _by_count(counts, lambda k: polygamma(1, k + 1.0) - polygamma(1, total + 2.0))
 
 

@@ -63,7 +63,8 @@ def lcpm(
         If reads are not an array.
     ValueError
         If reads do not have two dimensions, or ``varscale`` or ``ntot`` is negative.
-        On compute: if a count is negative or fractional, or a cell has no counts (cov names it).
+        On compute: if a count is negative or fractional, a cell has no counts (cov names it), or a count is larger
+        than ``ntot`` where its variance is asked for.
 
     Notes
     -----

@@ -186,6 +186,17 @@ class TestBadInput:
         with pytest.raises(error, match=message):
             nd.lcpm(counts, **options)
 
+    def test_a_total_below_a_count(self, layout):
+        """Normalisr stops at an assertion; the mean is defined all the same."""
+        counts = np.array([[1, 2, 3], [4, 50, 6]])
+        found = nd.lcpm(layout(counts), ntot=49, varscale=1, seed=0)
+        for array in (found.lcpm, found.var):
+            with pytest.raises(
+                ValueError, match="expected a total ntot of at least every count, found 49 and a count of 50"
+            ):
+                array.compute()
+        assert np.isfinite(nd.lcpm(layout(counts), ntot=49).lcpm.compute()).all()
+
     @pytest.mark.parametrize("function", [nd.lcpm, nd.scaling_factor])
     def test_what_is_no_matrix(self, function: Any):
         with pytest.raises(ValueError, match=r"with 2 dimensions \(rows, cells\), found 1"):
