@@ -23,14 +23,15 @@ def arrays(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
         "counts": counts,
         "cell_offset": np.log(counts.sum(axis=0) + 5) - 13.8 + random.normal(0, 0.1, N_CELLS),
         "covariates": np.vstack([random.normal(size=(2, N_CELLS)), np.ones(N_CELLS)]),
-        "weights": random.uniform(0.3, 3, N_CELLS),
         "gene_scaling": random.uniform(0, 1, N_GENES),
         "rows": (random.random((5, N_CELLS)) < 0.3).astype(np.float64),
     }
 
 
+@pytest.mark.parametrize("spread", [1.0, 10.0, 300.0])
 @pytest.mark.parametrize("keepvar", [True, False])
-def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar):
+def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar, spread):
+    arrays["weights"] = spread ** np.linspace(-0.5, 0.5, N_CELLS)[np.random.default_rng(0).permutation(N_CELLS)]
     block = scipy.sparse.csc_array(arrays["counts"])
     of_cells = {name: arrays[name] for name in ("covariates", "cell_offset", "weights")}
     scaling = arrays["gene_scaling"]
