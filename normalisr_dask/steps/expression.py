@@ -331,6 +331,6 @@ class NormalisedForm:
         return map_matrix(
             implicit.dense_residuals,
             self.log_cpm.counts,
-            by_cell=self._by_cell | {"normalised_covariates": covariates},
+            by_cell={**self._by_cell, "normalised_covariates": covariates},
             by_gene={"fit": self.fit, "gene_scaling": self.gene_scaling, "coefficients": own.fit},
         )
