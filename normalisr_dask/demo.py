@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -99,9 +101,8 @@ def demo(
         store=str(folder / COUNTS), output=str(folder / RESULTS), groupby="guide", reference=NO_GUIDE, coex=True
     )
     summary = run(settings, client, progress=progress)
-    known = {field.name: getattr(summary, field.name) for field in fields(summary)}
-    known["seconds"] = time.perf_counter() - start
-    return DemoSummary(**known, **_compare(folder / RESULTS, screen))
+    known: dict[str, Any] = {field.name: getattr(summary, field.name) for field in fields(summary)}
+    return DemoSummary(**known | {"seconds": time.perf_counter() - start} | _compare(folder / RESULTS, screen))
 
 
 def _claim(folder: Path, parameters: dict[str, int]) -> None:
@@ -122,10 +123,11 @@ def _claim(folder: Path, parameters: dict[str, int]) -> None:
 def _write_inputs(folder: Path, screen: SimulatedScreen) -> None:
     """Write what a sequencing run would give: a Cell Ranger folder, and a table of every cell's guide."""
     write_cell_ranger_folder(folder / INPUT, screen.counts, screen.gene_names, screen.cell_names)
-    guides = pd.Series(NO_GUIDE, index=pd.Index(screen.cell_names, name="cell"), name="guide")
-    by_guide = screen.groupings.tocoo()
-    guides.iloc[by_guide.coords[1]] = [screen.grouping_names[guide] for guide in by_guide.coords[0]]
-    guides.to_csv(folder / INPUT / CELL_TABLE, sep="\t")
+    guide, cell = screen.groupings.tocoo().coords
+    names = np.full(len(screen.cell_names), NO_GUIDE, dtype=object)
+    names[cell] = np.array(screen.grouping_names, dtype=object)[guide]
+    table = pd.Series(names, index=pd.Index(screen.cell_names, name="cell"), name="guide")
+    table.to_csv(folder / INPUT / CELL_TABLE, sep="\t")
 
 
 def _compare(results: Path, screen: SimulatedScreen) -> dict[str, int]:

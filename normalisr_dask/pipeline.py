@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
@@ -18,7 +19,7 @@ from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
-from normalisr_dask.planning import GENES_PER_TILE, RunPlan, plan_run
+from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, plan_run
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
 from normalisr_dask.run_inputs import RunInputs, read_inputs
@@ -33,9 +34,11 @@ from normalisr_dask.storage.count_store import open_count_store
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.manifest import Manifest, fingerprint
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import write_de_table, write_edges
+from normalisr_dask.storage.result_tables import edges_of_rows, write_de_table, write_edges
+from normalisr_dask.storage.tables import NamedRows
 
 HIT_QVALUE = 0.05
+Form = TypeVar("Form", LogCpmForm, NormalisedForm)
 COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
 CONSTANT = "constant"
 TITLES = {
@@ -181,8 +184,7 @@ class Run:
             (worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()), default=1
         )
         limits = memory_limits(client)
-        smallest_limit = min(limits.values())
-        self.plan = _plan(settings, self.inputs, smallest_limit, len(limits), threads)
+        self.plan = _plan(settings, self.inputs, min(limits.values()), len(limits), threads)
         self.results = ResultStore(settings.output)
         self.manifest = Manifest.begin(settings.output, asdict(settings), _fingerprints(settings))
 
@@ -193,7 +195,7 @@ class Run:
         self._stage("qc", self._qc)
         self._stage("normalisation", self._normalisation)
         if self.inputs.groupings is not None:
-            self._stage("de", self._de)
+            self._stage("de", partial(self._de, self.inputs.groupings))
         if self.settings.coex:
             self._stage("coex", self._coex)
             if self.manifest.is_done("edges") and self.manifest.stage("edges")["qcut"] != self.settings.qcut:
@@ -209,8 +211,7 @@ class Run:
             return
         if stored:
             self.results.remove(name)
-        tasks = {stage.name: stage.tasks for stage in self.plan.stages}.get(name, 1)
-        self.progress.stage_started(name, TITLES[name], tasks)
+        self.progress.stage_started(name, TITLES[name], self._tasks(name))
         start = time.perf_counter()
         with watched(self.client, name, self.progress):
             details = work()
@@ -218,6 +219,12 @@ class Run:
         peaks = {"peak_worker_bytes": max(worker_peaks(self.client).values()), "peak_client_bytes": peak_bytes()}
         self.manifest.record(name, {"seconds": seconds, **peaks, **details})
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
+
+    def _tasks(self, name: str) -> int:
+        """Return about how many tasks the stage has; quality control, once done, has left fewer genes than planned."""
+        qc_done = self.results.has("qc")
+        n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
+        return self.plan.blocks.tasks(n_genes)[name]
 
     def _counts(self) -> Counts:
         return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)
@@ -249,7 +256,7 @@ class Run:
     def _normalisation(self) -> dict[str, Any]:
         gene_kept, cell_kept = self.results.read("qc", "gene_kept"), self.results.read("qc", "cell_kept")
         counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
-        offset = log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm).cell_offset.compute()
+        offset = _implicit(log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm)).cell_offset.compute()
         of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
         names, given = self._varying_covariates(cell_kept)
         covariates = normcov(np.vstack([given, of_log_cpm])).compute()
@@ -260,7 +267,7 @@ class Run:
         counts = counts.subset(cells=np.flatnonzero(kept))
         offset, covariates, weights = offset[kept], covariates[:, kept], weights[kept]
         normalised = normvar(_log_cpm_of(counts, offset), covariates, weights, scaling).dtn
-        fit = normalised_form(normalised).fit.compute()
+        fit = _implicit(normalised_form(normalised)).fit.compute()
         self.results.write(
             "normalisation",
             {
@@ -330,9 +337,8 @@ class Run:
 
     # ---- tests
 
-    def _de(self) -> dict[str, Any]:
+    def _de(self, groupings: NamedRows) -> dict[str, Any]:
         expression, covariates, cells = self._normalised()
-        groupings = self.inputs.groupings
         values = scipy.sparse.csr_array(groupings.values[:, cells])
         tested = de(values, expression, covariates, bs=self.plan.groupings_per_block)
         qvalue = tested.pvalue.rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
@@ -363,7 +369,20 @@ class Run:
         return {"note": f"{genes.size * (genes.size - 1) // 2:,} gene pairs"}
 
     def _edges(self) -> dict[str, Any]:
-        n_edges = write_edges(self.results, self.settings.qcut)
+        n_genes = self.results.read("coex", "var").size
+        height = max(1, EDGE_BLOCK_VALUES // n_genes)
+        find = dask.delayed(edges_of_rows, pure=True)
+        tasks = [
+            find(str(self.results.path), start, min(start + height, n_genes), self.settings.qcut)
+            for start in range(0, n_genes, height)
+        ]
+        at_a_time = 4 * self.plan.workers * self.plan.threads_per_worker
+        batches = (
+            batch
+            for start in range(0, len(tasks), at_a_time)
+            for batch in dask.compute(*tasks[start : start + at_a_time])
+        )
+        n_edges = write_edges(self.results, batches)
         return {"note": f"{n_edges:,} edges at Q <= {self.settings.qcut}", "edges": n_edges, "qcut": self.settings.qcut}
 
     # ---- summary
@@ -411,6 +430,14 @@ def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array]) -> None:
 def _log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> da.Array:
     """Return log-CPM of counts whose offsets are known already."""
     return with_form(LogCpmForm(counts.matrix, da.from_array(offset, chunks=(counts.chunks,))))
+
+
+def _implicit(form: Form | None) -> Form:
+    """Return the form, which what steps make of a count store always has."""
+    if form is None:
+        msg = "expected expression in its implicit form, as the steps make it from sparse counts"
+        raise TypeError(msg)
+    return form
 
 
 def _fingerprints(settings: RunSettings) -> dict[str, Any]:

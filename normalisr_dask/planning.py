@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from dask.utils import format_bytes
+
 from normalisr_dask.graph.inputs import BLOCK_BYTES
 from normalisr_dask.graph.layout import SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
@@ -14,7 +16,9 @@ from normalisr_dask.storage.counts import BLOCK_ENTRIES, default_cells_per_block
 QC_ROUNDS = 4
 #: Bytes of genes × groupings sums that one task makes.
 PRODUCT_BYTES = 16 << 20
-GENES_PER_TILE = 500
+GENES_PER_TILE = 1000
+#: Values of genes × genes in which a task looks for edges.
+EDGE_BLOCK_VALUES = 2 << 20
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
 
@@ -67,6 +71,27 @@ class RunPlan:
     threads_per_worker: int
     cells_per_block: int
     groupings_per_block: int
+    blocks: "Blocks"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Numbers of blocks of cells and of groupings, by which numbers of tasks grow."""
+
+    cells: int
+    groupings: int
+
+    def tasks(self, n_genes: int) -> dict[str, int]:
+        """Return about how many tasks each stage has, fitted to what Dask's scheduler has counted in runs."""
+        gene_blocks = math.ceil(n_genes / GENES_PER_TILE)
+        tiles = gene_blocks * (gene_blocks + 1) // 2
+        return {
+            "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
+            "normalisation": 26 * self.cells + 36,
+            "de": (20 + 6 * self.groupings) * self.cells + 57 * self.groupings,
+            "coex": (30 + gene_blocks) * self.cells + 10 * tiles + 50,
+            "edges": math.ceil(n_genes**2 / EDGE_BLOCK_VALUES),
+        }
 
 
 def plan_run(
@@ -111,13 +136,14 @@ def plan_run(
         block_entries //= 2
         groupings_per_block = max(1, groupings_per_block // 2)
     check_fits(largest, memory_limit, threads_per_worker)
-    n_blocks = math.ceil(store.n_cells / cells_per_block)
-    plans = _stage_plans(store, n_blocks, groupings_per_block, n_groupings, n_covariates)
+    blocks = Blocks(math.ceil(store.n_cells / cells_per_block), math.ceil(n_groupings / groupings_per_block))
+    n_tasks = blocks.tasks(store.n_genes)
+    n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates)
     stages = tuple(
-        StagePlan(name, *plans[name], peak_task_bytes=task.n_bytes, note=_note(name, store))
+        StagePlan(name, n_tasks[name], *n_bytes[name], peak_task_bytes=task.n_bytes, note=_note(name, store))
         for name, task in tasks.items()
     )
-    return RunPlan(stages, memory_limit, workers, threads_per_worker, cells_per_block, groupings_per_block)
+    return RunPlan(stages, memory_limit, workers, threads_per_worker, cells_per_block, groupings_per_block, blocks)
 
 
 def _largest_tasks(
@@ -149,23 +175,20 @@ def _largest_tasks(
             GENES_PER_TILE, GENES_PER_TILE, 8
         )
         tasks["coex"] = TaskPlan("dense block of expression, or a tile of gene pairs", block + max(dense, tile))
+        tasks["edges"] = TaskPlan("rows of gene pairs", dense_block_bytes(1, max(EDGE_BLOCK_VALUES, n_genes), 7))
     return tasks
 
 
-def _stage_plans(
-    store: CountStore, n_blocks: int, groupings_per_block: int, n_groupings: int, n_covariates: int
-) -> dict[str, tuple[int, int, int]]:
-    """Return (tasks, bytes read, bytes written) of each stage, about."""
+def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariates: int) -> dict[str, tuple[int, int]]:
+    """Return about how many bytes each stage reads and writes."""
     n_genes, n_cells = store.n_genes, store.n_cells
     one_pass = int(STORED_ENTRY_BYTES * store.n_entries) + 8 * n_cells
-    tree = math.ceil(n_blocks * SPLIT_EVERY / (SPLIT_EVERY - 1))
-    grouping_blocks = math.ceil(n_groupings / groupings_per_block)
-    tiles = math.ceil(n_genes / GENES_PER_TILE) ** 2 // 2 + 1
     return {
-        "qc": (QC_ROUNDS * 2 * tree, QC_ROUNDS * one_pass, 17 * (n_genes + n_cells)),
-        "normalisation": (8 * tree, 4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
-        "de": ((3 + 2 * grouping_blocks) * tree, 2 * one_pass, 48 * n_groupings * n_genes),
-        "coex": (3 * tree + 4 * tiles, 3 * one_pass, 16 * n_genes**2),
+        "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
+        "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
+        "de": ((1 + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
+        "coex": (2 * one_pass, 16 * n_genes**2),
+        "edges": (16 * n_genes**2, 0),
     }
 
 
@@ -174,5 +197,5 @@ def _note(name: str, store: CountStore) -> str:
         return f"about {QC_ROUNDS} rounds"
     if name == "coex":
         dense = dense_block_bytes(store.n_genes, store.n_cells, 1)
-        return f"up to {dense / 1e9:.1f} GB of normalised expression over all workers, spilled to disk where needed"
+        return f"up to {format_bytes(dense)} of normalised expression over all workers, spilled to disk where needed"
     return ""

@@ -34,7 +34,7 @@ def test_each_dependency_and_bound_has_its_reason(project: dict) -> None:
 
 
 def test_every_library_that_the_package_imports_is_declared(project: dict) -> None:
-    declared = {re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
+    declared = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in project["dependencies"]}
     known = declared | sys.stdlib_module_names | {"normalisr_dask"}
     undeclared = set()
     for path in sorted((ROOT / "normalisr_dask").rglob("*.py")):

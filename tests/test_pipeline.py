@@ -309,7 +309,7 @@ def test_plan_reads_no_counts_and_names_every_stage(settings: RunSettings) -> No
     with count_reads(Path(settings.store) / "X") as reads:
         planned = plan(replace(settings, coex=True), **LIMITS)
     assert not [key for key in reads.data() if key.startswith(("data/", "indices/"))]
-    assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "coex"]
+    assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "coex", "edges"]
     for stage in planned.stages:
         assert stage.tasks > 0
         assert stage.bytes_read > 0

@@ -215,7 +215,7 @@ class BlockCall:
         *,
         expand: int | None = None,
         new_axes: Mapping[str, int] | None = None,
-        adjust_chunks: Mapping[str, int] | None = None,
+        adjust_chunks: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> da.Array:
         """Return the lazy array of all calls; ``expand`` puts an axis of length 1 into the kernel's results."""
         arrays_by_index = set(chain.from_iterable(self.arguments[1::2]))

@@ -10,7 +10,7 @@ from normalisr_dask.results import Coexpression
 from normalisr_dask.steps.differential import loss_of_rank
 from normalisr_dask.steps.expression import expression_of, gram
 
-GENES_PER_TILE = 500
+GENES_PER_TILE = 1000
 
 
 def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
@@ -28,7 +28,7 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     dc : array (covariates, cells)
         Normalised covariates; none at all is (0, cells).
     bs : int
-        Genes per side of a tile; 0 for 500.
+        Genes per side of a tile; 0 for 1000.
     nth : int
         Accepted for Normalisr's sake; Dask's scheduler decides on threads.
     dimreduce : int or array (genes,)

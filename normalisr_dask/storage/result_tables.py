@@ -1,6 +1,6 @@
 """Tables of a run for people: differential expression and network edges as Parquet, written block by block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,52 +63,60 @@ def write_de_table(results: ResultStore, qcut: float) -> NDArray[np.int64]:
     return hits
 
 
-def write_edges(results: ResultStore, qcut: float) -> int:
-    """Write ``coex_edges.parquet`` from the stored stage: pairs with Q ≤ ``qcut`` among all pairs of the first gene.
+def edges_of_rows(path: str | Path, start: int, stop: int, qcut: float) -> pa.RecordBatch:
+    """Return the edges of rows ``start`` to ``stop`` of the stored gene pairs: those with Q ≤ ``qcut`` in their row.
 
     Parameters
     ----------
-    results
-        With the stage ``coex``.
+    path
+        Of the result store; a task opens it itself.
+    start, stop
+        First row and the one after the last.
     qcut
         Largest Benjamini-Hochberg Q-value of an edge, within the row of the first gene and without the diagonal.
 
     Returns
     -------
-    int
-        Number of edges.
+    pyarrow.RecordBatch
+        gene, gene_2 (int32 positions), r, pvalue, qvalue.
+    """
+    group = Path(path) / "coex"
+    p_values, dots, variance = (
+        np.asarray(zarr.open_array(group / name, mode="r")[selection])
+        for name, selection in (("pvalue", slice(start, stop)), ("dot", slice(start, stop)), ("var", slice(None)))
+    )
+    rows, columns, q_values = significant_in_rows(p_values, first_row=start, qcut=qcut)
+    scale = np.sqrt(variance[rows + start] * variance[columns])
+    return pa.record_batch(
+        {
+            "gene": pa.array(rows + start, pa.int32()),
+            "gene_2": pa.array(columns, pa.int32()),
+            "r": pa.array(dots[rows, columns] / scale),
+            "pvalue": pa.array(p_values[rows, columns]),
+            "qvalue": pa.array(q_values),
+        }
+    )
+
+
+def write_edges(results: ResultStore, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write ``coex_edges.parquet`` from batches of :func:`edges_of_rows`, in their order, and return their number.
 
     Notes
     -----
     Columns: gene, gene_2 (dictionary-encoded), r, pvalue, qvalue. A pair stands twice where it is significant for
-    both genes, as Normalisr's binnet has it. Memory: a block of rows of genes × genes.
+    both genes, as Normalisr's binnet has it. Memory: a batch.
     """
-    genes, variance = results.read("coex", "gene"), results.read("coex", "var")
-    p_values, dots = (zarr.open_array(results.path / "coex" / name, mode="r") for name in ("pvalue", "dot"))
-    deviation = np.sqrt(variance)
+    genes = results.read("coex", "gene")
     n_edges = 0
 
-    def blocks() -> Iterator[pa.RecordBatch]:
+    def named() -> Iterator[pa.RecordBatch]:
         nonlocal n_edges
-        height = max(1, BLOCK_VALUES // max(1, genes.size))
-        for start in range(0, genes.size, height):
-            stop = min(start + height, genes.size)
-            block = np.asarray(p_values[start:stop])
-            rows, columns, q_values = significant_in_rows(block, first_row=start, qcut=qcut)
-            n_edges += rows.size
-            scale = deviation[rows + start] * deviation[columns]
-            dot = np.asarray(dots[start:stop])[rows, columns]
-            yield pa.record_batch(
-                {
-                    "gene": _names_at(genes, rows + start),
-                    "gene_2": _names_at(genes, columns),
-                    "r": pa.array(dot / scale),
-                    "pvalue": pa.array(block[rows, columns]),
-                    "qvalue": pa.array(q_values),
-                }
-            )
+        for batch in batches:
+            n_edges += batch.num_rows
+            names = {name: _names_at(genes, batch[name].to_numpy()) for name in ("gene", "gene_2")}
+            yield pa.record_batch(names | {name: batch[name] for name in ("r", "pvalue", "qvalue")})
 
-    _write(results.output / EDGE_TABLE, blocks())
+    _write(results.output / EDGE_TABLE, named())
     return n_edges
 
 
