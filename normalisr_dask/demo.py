@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from distributed import Client
 
-from normalisr_dask.pipeline import HIT_QVALUE, RunSummary, run
+from normalisr_dask.pipeline import HIT_QVALUE, run
 from normalisr_dask.progress import RunProgress, Silent
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.ingest import ingest
 from normalisr_dask.storage.result_tables import DE_TABLE, EDGE_TABLE
+from normalisr_dask.summary import RunSummary
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 INPUT, COUNTS, RESULTS, CELL_TABLE, MARK = "input", "counts.zarr", "results", "cells.tsv", "demo.json"

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import dask
@@ -22,20 +21,21 @@ from normalisr_dask.kernels.scaling import scale_between
 from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, plan_run
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
-from normalisr_dask.run_inputs import RunInputs, read_inputs
+from normalisr_dask.run_inputs import RunInputs, fingerprints, read_inputs
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.differential import de
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
-from normalisr_dask.steps.normalisation import compute_var, normalised_covariates, normcov, normvar
+from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
-from normalisr_dask.storage.count_store import open_count_store
 from normalisr_dask.storage.counts import Counts, open_counts
-from normalisr_dask.storage.manifest import Manifest, fingerprint
+from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import edges_of_rows, write_de_table, write_edges
 from normalisr_dask.storage.tables import NamedRows
+from normalisr_dask.stored_expression import log_cpm_of, stored_expression
+from normalisr_dask.summary import RunSummary, summarise
 
 HIT_QVALUE = 0.05
 Form = TypeVar("Form", LogCpmForm, NormalisedForm)
@@ -50,48 +50,6 @@ TITLES = {
     "coex": "Co-expression",
     "edges": "Co-expression network",
 }
-
-
-@dataclass(frozen=True)
-class GroupingHits:
-    """How a grouping fared: its cells that passed quality control, and its genes with Q ≤ 0.05."""
-
-    name: str
-    n_cells: int
-    n_hits: int
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run has done.
-
-    Attributes
-    ----------
-    cells_total, cells_kept, genes_total, genes_kept
-        Numbers in the store and after quality control.
-    groupings
-        One entry a grouping.
-    edges
-        Edges of the co-expression network, None without co-expression.
-    seconds
-        Time of this call.
-    peak_worker_bytes, peak_client_bytes
-        Largest memory of a worker and of this process.
-    results, tables
-        Path of the result store and of the tables.
-    """
-
-    cells_total: int
-    cells_kept: int
-    genes_total: int
-    genes_kept: int
-    groupings: tuple[GroupingHits, ...]
-    edges: int | None
-    seconds: float
-    peak_worker_bytes: int
-    peak_client_bytes: int
-    results: str
-    tables: tuple[str, ...]
 
 
 def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_worker: int) -> RunPlan:
@@ -186,7 +144,7 @@ class Run:
         limits = memory_limits(client)
         self.plan = _plan(settings, self.inputs, min(limits.values()), len(limits), threads)
         self.results = ResultStore(settings.output)
-        self.manifest = Manifest.begin(settings.output, asdict(settings), _fingerprints(settings))
+        self.manifest = Manifest.begin(settings.output, asdict(settings), fingerprints(settings))
 
     def run(self) -> RunSummary:
         """Run all stages."""
@@ -201,7 +159,15 @@ class Run:
             if self.manifest.is_done("edges") and self.manifest.stage("edges")["qcut"] != self.settings.qcut:
                 self.manifest.forget("edges")
             self._stage("edges", self._edges, stored=False)
-        return self._summary(time.perf_counter() - start)
+        return summarise(
+            self.results,
+            self.manifest,
+            cells_total=self.inputs.store.n_cells,
+            genes_total=self.inputs.store.n_genes,
+            seconds=time.perf_counter() - start,
+            peak_worker_bytes=max(worker_peaks(self.client).values()),
+            peak_client_bytes=peak_bytes(),
+        )
 
     def _stage(self, name: str, work: Callable[[], dict[str, Any]], *, stored: bool = True) -> None:
         """Do a stage and record it, unless an earlier run has."""
@@ -260,13 +226,13 @@ class Run:
         of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
         names, given = self._varying_covariates(cell_kept)
         covariates = normcov(np.vstack([given, of_log_cpm])).compute()
-        expression = _log_cpm_of(counts, offset)
+        expression = with_form(log_cpm_of(counts, offset))
         weights = compute_var(expression, covariates).compute()
         kept = qc_outlier(weights)
 
         counts = counts.subset(cells=np.flatnonzero(kept))
         offset, covariates, weights = offset[kept], covariates[:, kept], weights[kept]
-        normalised = normvar(_log_cpm_of(counts, offset), covariates, weights, scaling).dtn
+        normalised = normvar(with_form(log_cpm_of(counts, offset)), covariates, weights, scaling).dtn
         fit = _implicit(normalised_form(normalised)).fit.compute()
         self.results.write(
             "normalisation",
@@ -305,40 +271,10 @@ class Run:
         varies = values.min(axis=1, initial=np.inf) < values.max(axis=1, initial=-np.inf)
         return [name for name, keep in zip(self.inputs.covariate_names, varies, strict=True) if keep], values[varies]
 
-    def _normalised(self) -> tuple[da.Array, da.Array, NDArray[np.int64]]:
-        """Return normalised expression and covariates from the stored stage, and the positions of its cells."""
-        gene_kept = self.results.read("qc", "gene_kept")
-        positions = {name: position for position, name in enumerate(self.inputs.store.cells())}
-        cells = np.array([positions[name] for name in self.results.read("normalisation", "cell")], dtype=np.int64)
-        counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=cells)
-        stored = {
-            name: self.results.read("normalisation", name)
-            for name in ("log_cpm_offset", "covariates", "cell_weight", "gene_scaling", "coefficients")
-        }
-        fit = np.column_stack(
-            [
-                stored["coefficients"],
-                self.results.read("normalisation", "variance_factor"),
-                self.results.read("normalisation", "sum_of_squares"),
-            ]
-        )
-        by_cell = {
-            name: da.from_array(stored[name], chunks=(*stored[name].shape[:-1], counts.chunks))
-            for name in ("covariates", "cell_weight")
-        }
-        form = NormalisedForm.of_fit(
-            LogCpmForm(counts.matrix, da.from_array(stored["log_cpm_offset"], chunks=(counts.chunks,))),
-            by_cell["covariates"],
-            by_cell["cell_weight"],
-            da.from_array(stored["gene_scaling"], chunks=-1),
-            da.from_array(fit, chunks=-1),
-        )
-        return with_form(form), normalised_covariates(by_cell["covariates"], by_cell["cell_weight"], cat=1), cells
-
     # ---- tests
 
     def _de(self, groupings: NamedRows) -> dict[str, Any]:
-        expression, covariates, cells = self._normalised()
+        expression, covariates, cells = stored_expression(self.results, self._counts())
         values = scipy.sparse.csr_array(groupings.values[:, cells])
         tested = de(values, expression, covariates, bs=self.plan.groupings_per_block)
         qvalue = tested.pvalue.rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
@@ -359,7 +295,7 @@ class Run:
         }
 
     def _coex(self) -> dict[str, Any]:
-        expression, covariates, _ = self._normalised()
+        expression, covariates, _ = stored_expression(self.results, self._counts())
         tested = coex(expression, covariates, bs=GENES_PER_TILE)
         genes = self.results.read("normalisation", "gene")
         side = min(GENES_PER_TILE, genes.size)
@@ -385,34 +321,6 @@ class Run:
         n_edges = write_edges(self.results, batches)
         return {"note": f"{n_edges:,} edges at Q <= {self.settings.qcut}", "edges": n_edges, "qcut": self.settings.qcut}
 
-    # ---- summary
-
-    def _summary(self, seconds: float) -> RunSummary:
-        stages = self.manifest.content["stages"]
-        groupings: tuple[GroupingHits, ...] = ()
-        tables = []
-        if "de" in stages:
-            n_cells = self.results.read("de", "n_cells")
-            names = self.results.read("de", "grouping")
-            rows = zip(names, n_cells, stages["de"]["hits"], strict=True)
-            groupings = tuple(GroupingHits(str(name), int(cells), hits) for name, cells, hits in rows)
-            tables.append(str(self.results.output / "de.parquet"))
-        if "edges" in stages:
-            tables.append(str(self.results.output / "coex_edges.parquet"))
-        return RunSummary(
-            cells_total=self.inputs.store.n_cells,
-            cells_kept=self.results.read("normalisation", "cell").size,
-            genes_total=self.inputs.store.n_genes,
-            genes_kept=self.results.read("normalisation", "gene").size,
-            groupings=groupings,
-            edges=stages["edges"]["edges"] if "edges" in stages else None,
-            seconds=seconds,
-            peak_worker_bytes=max(worker_peaks(self.client).values()),
-            peak_client_bytes=peak_bytes(),
-            results=str(self.results.path),
-            tables=tuple(tables),
-        )
-
 
 def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     mask = np.zeros(size, dtype=bool)
@@ -427,29 +335,9 @@ def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array]) -> None:
     dask.compute(da.store(sources, targets, lock=False, compute=False))
 
 
-def _log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> da.Array:
-    """Return log-CPM of counts whose offsets are known already."""
-    return with_form(LogCpmForm(counts.matrix, da.from_array(offset, chunks=(counts.chunks,))))
-
-
 def _implicit(form: Form | None) -> Form:
     """Return the form, which what steps make of a count store always has."""
     if form is None:
         msg = "expected expression in its implicit form, as the steps make it from sparse counts"
         raise TypeError(msg)
     return form
-
-
-def _fingerprints(settings: RunSettings) -> dict[str, Any]:
-    """Return by what a later run knows its inputs again."""
-    files = {
-        "groupings": settings.groupings,
-        "grouping names": settings.grouping_names,
-        "covariates": settings.covariates,
-    }
-    prints = {name: fingerprint(path) for name, path in files.items() if path is not None}
-    store = open_count_store(settings.store)
-    matrix = {
-        name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
-    }
-    return {"counts": matrix | fingerprint(Path(settings.store) / "zarr.json"), **prints}

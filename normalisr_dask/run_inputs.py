@@ -1,6 +1,8 @@
 """What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store import CountStore, open_count_store
+from normalisr_dask.storage.manifest import fingerprint
 from normalisr_dask.storage.tables import (
     NamedRows,
     align_to_cells,
@@ -103,3 +106,18 @@ def _column(store: CountStore, name: str, option: str) -> pd.Series:
     obs = store.obs()
     check_choice(name, [str(column) for column in obs.columns], option)
     return obs[name]
+
+
+def fingerprints(settings: RunSettings) -> dict[str, Any]:
+    """Return by what a later run knows its inputs again."""
+    files = {
+        "groupings": settings.groupings,
+        "grouping names": settings.grouping_names,
+        "covariates": settings.covariates,
+    }
+    prints = {name: fingerprint(path) for name, path in files.items() if path is not None}
+    store = open_count_store(settings.store)
+    matrix = {
+        name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
+    }
+    return {"counts": matrix | fingerprint(Path(settings.store) / "zarr.json"), **prints}

@@ -18,6 +18,7 @@ PACKAGE = Path(normalisr_dask.__file__).parent
 # Each part of the package and the parts that it may import besides itself. A new part needs a line here.
 FOUNDATIONS = {"results", "schema", "validation"}
 BELOW_PIPELINE = {"cluster", "process_memory", "graph", "kernels", "steps", "storage"} | FOUNDATIONS
+OF_A_RUN = {"planning", "progress", "run_inputs", "settings", "summary"}
 LAYOUT: dict[str, set[str]] = {
     "kernels": set(),
     "validation": set(),
@@ -33,12 +34,25 @@ LAYOUT: dict[str, set[str]] = {
     "planning": {"graph", "kernels", "schema", "storage", "validation"},
     "settings": set(),
     "run_inputs": {"schema", "settings", "storage", "validation"},
-    "pipeline": {"planning", "progress", "run_inputs", "settings"} | BELOW_PIPELINE,
-    "demo": {"pipeline", "progress", "settings", "testing"} | BELOW_PIPELINE,
+    "stored_expression": {"graph", "steps", "storage"},
+    "summary": {"storage"},
+    "pipeline": {"stored_expression"} | OF_A_RUN | BELOW_PIPELINE,
+    "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
     "report": {"pipeline"} | BELOW_PIPELINE,
     "normalisr": {"steps"},
     "limma": {"steps"},
-    "cli": {"demo", "limma", "normalisr", "pipeline", "planning", "progress", "report", "run_inputs", "settings"}
+    "cli": {
+        "demo",
+        "limma",
+        "normalisr",
+        "pipeline",
+        "planning",
+        "progress",
+        "report",
+        "run_inputs",
+        "settings",
+        "summary",
+    }
     | BELOW_PIPELINE,
     "__init__": {"limma", "normalisr", "pipeline"} | BELOW_PIPELINE,
     "__main__": {"cli"},

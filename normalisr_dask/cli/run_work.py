@@ -14,11 +14,12 @@ from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityO
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
 from normalisr_dask.demo import DemoSummary
 from normalisr_dask.demo import demo as run_demo
-from normalisr_dask.pipeline import HIT_QVALUE, TITLES, RunSummary, plan
+from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan
 from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.process_memory import parse_memory
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.summary import RunSummary
 
 GROUPINGS_SHOWN = 10
 
