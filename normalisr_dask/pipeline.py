@@ -30,6 +30,7 @@ from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
 from normalisr_dask.storage.counts import Counts, open_counts
+from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import edges_of_rows, write_de_table, write_edges
@@ -116,6 +117,8 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     ValueError
         If an input does not fit the store, a task would not fit into the workers' memory limit, or the output folder
         holds another run.
+    OSError
+        If the disk of the output folder is full.
 
     Notes
     -----
@@ -123,7 +126,8 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     the same settings and inputs skips what is recorded. Cost: some four passes over the counts for quality control,
     four for normalisation, two for differential expression, each O(non-zeros).
     """
-    return Run(settings, client, progress or Silent()).run()
+    with disk_full_errors(settings.output, "stages that are done stay; make room and run the same command again"):
+        return Run(settings, client, progress or Silent()).run()
 
 
 class Run:
@@ -165,7 +169,7 @@ class Run:
             cells_total=self.inputs.store.n_cells,
             genes_total=self.inputs.store.n_genes,
             seconds=time.perf_counter() - start,
-            peak_worker_bytes=max(worker_peaks(self.client).values()),
+            peak_worker_bytes=max(worker_peaks(self.client).values(), default=0),
             peak_client_bytes=peak_bytes(),
         )
 
@@ -182,7 +186,8 @@ class Run:
         with watched(self.client, name, self.progress):
             details = work()
         seconds = time.perf_counter() - start
-        peaks = {"peak_worker_bytes": max(worker_peaks(self.client).values()), "peak_client_bytes": peak_bytes()}
+        peak_worker_bytes = max(worker_peaks(self.client).values(), default=0)
+        peaks = {"peak_worker_bytes": peak_worker_bytes, "peak_client_bytes": peak_bytes()}
         self.manifest.record(name, {"seconds": seconds, **peaks, **details})
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
 

@@ -1,9 +1,8 @@
 """Ingest: count matrices of any supported format into one count store, streaming."""
 
-import errno
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,10 @@ import pandas as pd
 from normalisr_dask.storage.count_source import CountSource, Entries, ProgressCallback, ProgressEvent, ignore_progress
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
+from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.entry_order import OutOfOrderError, RowBuilder, rows_after_sorting, rows_as_they_come
 from normalisr_dask.storage.inputs import open_source
 from normalisr_dask.storage.names import add_cell_table, join_cells, join_genes, make_genes_unique, storable
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 NameFiles = str | Path | Sequence[str | Path] | None
 
@@ -105,7 +103,7 @@ def ingest(
         joined_cells = add_cell_table(joined_cells, Path(obs))
     gene_maps = [joined_genes.index.get_indexer(table.index).astype(np.int32) for table in gene_tables]
 
-    with _disk_full_errors(Path(store)):
+    with disk_full_errors(Path(store).absolute().parent, "the unfinished store was removed"):
         while True:
             with CountStoreWriter(
                 store,
@@ -191,15 +189,3 @@ def _provenance(sources: Sequence[CountSource]) -> dict[str, Any]:
         "created": pd.Timestamp.now("UTC").isoformat(timespec="seconds"),
         "normalisr_dask": version("normalisr-dask"),
     }
-
-
-@contextmanager
-def _disk_full_errors(store: Path) -> Iterator[None]:
-    """Say which disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        msg = f"no space left on the disk of {store.absolute().parent}; the unfinished store was removed"
-        raise OSError(msg) from error

@@ -12,6 +12,7 @@ from typing import Any
 from normalisr_dask.schema import FORMAT_VERSION
 
 MANIFEST = "manifest.json"
+DRAFT = "manifest.json.partial"
 PACKAGES = ("normalisr-dask", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "anndata")
 #: Settings that may change between runs into the same folder: they add to it, or remake what depends on them.
 FREE_SETTINGS = frozenset({"coex", "qcut", "output", "store", "groupings", "grouping_names", "covariates"})
@@ -74,7 +75,7 @@ class Manifest:
             manifest = cls.read(folder)
             manifest._refuse_another_run(settings, inputs)
         else:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not _is_free(folder):
                 msg = f"output folder {output} holds other files and no run; give an empty or a new folder"
                 raise ValueError(msg)
             manifest = cls(folder)
@@ -108,7 +109,7 @@ class Manifest:
     def write(self) -> None:
         """Write the manifest beside itself and rename it into place."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".json.partial")
+        draft = self.path.with_name(DRAFT)
         with draft.open("w", encoding="utf-8") as file:
             json.dump(self.content, file, indent=2)
             file.flush()
@@ -131,6 +132,11 @@ class Manifest:
                     f"{self.path.parent} holds a run on other {name}; choose another output folder, or remove this one"
                 )
                 raise ValueError(msg)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a run may begin in a folder: it is empty but for what a run left that died over its manifest."""
+    return folder.is_dir() and all(path.name == DRAFT for path in folder.iterdir())
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:

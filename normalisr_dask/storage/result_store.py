@@ -38,7 +38,7 @@ class ResultStore:
     def create(self) -> None:
         """Make the empty store where there is none yet, and clear what an interrupted run left in the work folder."""
         shutil.rmtree(self.output / WORK, ignore_errors=True)
-        if not self.path.exists():
+        if not (self.path / "zarr.json").is_file():
             zarr.create_group(self.path, zarr_format=3, attributes={"format_version": FORMAT_VERSION})
 
     def has(self, stage: str) -> bool:
@@ -46,8 +46,16 @@ class ResultStore:
         return (self.path / stage / "zarr.json").is_file()
 
     def remove(self, stage: str) -> None:
-        """Remove a stage that is to be made again."""
-        shutil.rmtree(self.path / stage, ignore_errors=True)
+        """Remove a stage that is to be made again, so that at no time readers see a part of it."""
+        if not (self.path / stage).exists():
+            return
+        # The consolidated metadata of the root would go on to show the stage, with zeros in place of what is gone.
+        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+        root.update_attributes({"format_version": FORMAT_VERSION})
+        removed = self._work(f"{stage}.removed")
+        removed.parent.mkdir(exist_ok=True)
+        (self.path / stage).rename(removed)
+        shutil.rmtree(removed)
 
     def begin(
         self, stage: str, coordinates: Mapping[str, NDArray[np.object_]], chunks: Mapping[str, int] | None = None

@@ -1,0 +1,35 @@
+"""What to say when a disk is full."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: No space left, no quota left, and a file larger than this process or file system may write.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_full_errors(folder: str | Path, afterwards: str) -> Iterator[None]:
+    """Say which disk is full, and how things stand, where the block fails for want of space.
+
+    Parameters
+    ----------
+    folder
+        Where the block writes.
+    afterwards
+        What has become of the work, and a way out.
+
+    Raises
+    ------
+    OSError
+        If the block raised one for want of space; others go through as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        msg = f"no space left on the disk of {Path(folder).absolute()}; {afterwards} ({os.strerror(error.errno)})"
+        raise OSError(msg) from error
