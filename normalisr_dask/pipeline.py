@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import dask
 import dask.array as da
@@ -22,6 +22,7 @@ from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, 
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
 from normalisr_dask.run_inputs import RunInputs, fingerprints, read_inputs
+from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.differential import de
@@ -29,12 +30,13 @@ from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
+from normalisr_dask.steps.selection import only_pairs, select_groupings
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.manifest import Manifest
+from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import edges_of_rows, write_de_table, write_edges
-from normalisr_dask.storage.tables import NamedRows
 from normalisr_dask.stored_expression import log_cpm_of, stored_expression
 from normalisr_dask.summary import RunSummary, summarise
 
@@ -42,6 +44,7 @@ HIT_QVALUE = 0.05
 Form = TypeVar("Form", LogCpmForm, NormalisedForm)
 COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
 CONSTANT = "constant"
+SINGLE: dict[str, Literal[0, 1, 4]] = {"ignore": 0, "exclude": 1, "covariates": 4}
 TITLES = {
     "simulation": "Simulation",
     "ingest": "Ingest",
@@ -156,8 +159,8 @@ class Run:
         self.results.create()
         self._stage("qc", self._qc)
         self._stage("normalisation", self._normalisation)
-        if self.inputs.groupings is not None:
-            self._stage("de", partial(self._de, self.inputs.groupings))
+        if self.inputs.screen is not None:
+            self._stage("de", partial(self._de, self.inputs.screen))
         if self.settings.coex:
             self._stage("coex", self._coex)
             if self.manifest.is_done("edges") and self.manifest.stage("edges")["qcut"] != self.settings.qcut:
@@ -278,25 +281,38 @@ class Run:
 
     # ---- tests
 
-    def _de(self, groupings: NamedRows) -> dict[str, Any]:
+    def _de(self, screen: Screen) -> dict[str, Any]:
         expression, covariates, cells = stored_expression(self.results, self._counts())
-        values = scipy.sparse.csr_array(groupings.values[:, cells])
-        tested = de(values, expression, covariates, bs=self.plan.groupings_per_block)
-        qvalue = tested.pvalue.rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
+        values = scipy.sparse.csr_array(screen.groupings.values[:, cells])
+        n_cells = values.astype(bool).sum(axis=1)
+        rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
+        left_out = np.delete(np.array(screen.groupings.names, dtype=object), rows).tolist()
+        test = partial(de, dt=expression, dc=covariates, bs=self.plan.groupings_per_block)
+        if self.settings.other_groupings == "ignore":
+            tested = test(values[rows])
+        else:  # cells of groupings too small to test are still in another grouping
+            tested = select_groupings(test(values, single=SINGLE[self.settings.other_groupings]), rows)
+        screen, n_cells = screen.select(rows), n_cells[rows]
+        names = ("pvalue", "log10_pvalue", "gamma", "se")
+        results = {name: getattr(tested, name) for name in names}
+        if screen.pairs is not None:
+            pairs = screen.pairs[:, np.flatnonzero(self.results.read("qc", "gene_kept"))]
+            results = {name: only_pairs(values, pairs) for name, values in results.items()}
+        qvalue = results["pvalue"].rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
         arrays = self.results.begin(
             "de",
-            {"grouping": np.array(groupings.names), "gene": self.results.read("normalisation", "gene")},
+            {"grouping": np.array(screen.groupings.names), "gene": self.results.read("normalisation", "gene")},
             {"grouping": self.plan.groupings_per_block},
         )
-        n_cells = np.diff(values.indptr)
         arrays["n_cells"][...] = n_cells
-        lazy = {name: getattr(tested, name) for name in ("pvalue", "log10_pvalue", "gamma", "se", "vart", "varg")}
-        _store(arrays, lazy | {"qvalue": qvalue})
+        _store(arrays, results | {"qvalue": qvalue, "vart": tested.vart, "varg": tested.varg})
+        write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self.results.publish("de")
-        hits = write_de_table(self.results, HIT_QVALUE)
+        hits = write_de_table(self.results, HIT_QVALUE, targets=screen.targets)
         return {
             "note": f"{sum(hits):,} hits at Q <= {HIT_QVALUE} in {np.count_nonzero(hits):,} of {len(hits):,} groupings",
             "hits": [int(number) for number in hits],
+            "groupings_left_out": left_out,
         }
 
     def _coex(self) -> dict[str, Any]:
@@ -305,7 +321,7 @@ class Run:
         genes = self.results.read("normalisation", "gene")
         side = min(GENES_PER_TILE, genes.size)
         arrays = self.results.begin("coex", {"gene": genes, "gene_2": genes}, {"gene": side, "gene_2": side})
-        _store(arrays, tested._asdict())
+        _store(arrays, {name: getattr(tested, name) for name in arrays})
         self.results.publish("coex")
         return {"note": f"{genes.size * (genes.size - 1) // 2:,} gene pairs"}
 

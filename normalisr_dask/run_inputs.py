@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from normalisr_dask.screen import Screen, check_screen_settings, design_screen
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store import CountStore, open_count_store
 from normalisr_dask.storage.manifest import fingerprint
@@ -30,16 +31,21 @@ class RunInputs:
     ----------
     store
         The counts.
-    groupings
-        Groupings × cells, or None.
+    screen
+        What is tested, or None.
     covariate_names, covariates
         Names (q,) and float64 values (q, cells); q may be 0.
     """
 
     store: CountStore
-    groupings: NamedRows | None
+    screen: Screen | None
     covariate_names: tuple[str, ...]
     covariates: NDArray[np.float64]
+
+    @property
+    def groupings(self) -> NamedRows | None:
+        """The groupings that are tested, or None."""
+        return None if self.screen is None else self.screen.groupings
 
 
 def read_inputs(settings: RunSettings) -> RunInputs:
@@ -56,7 +62,9 @@ def read_inputs(settings: RunSettings) -> RunInputs:
     store = open_count_store(settings.store)
     cells = store.cells()
     names, values = _covariates(settings, store, cells)
-    return RunInputs(store, _groupings(settings, store, cells), names, values)
+    groupings = _groupings(settings, store, cells)
+    screen = None if groupings is None else design_screen(settings, groupings, store.genes())
+    return RunInputs(store, screen, names, values)
 
 
 def _check(settings: RunSettings) -> None:
@@ -69,6 +77,10 @@ def _check(settings: RunSettings) -> None:
     if settings.grouping_names is not None and settings.groupings is None:
         msg = "names of groupings need their file (--groupings)"
         raise ValueError(msg)
+    if settings.grouping_cells is not None and settings.grouping_names is None:
+        msg = "names of the cells of groupings (--grouping-cells) are for Matrix Market, with --grouping-names"
+        raise ValueError(msg)
+    check_screen_settings(settings)
     check_choice(settings.other_groupings, ("ignore",), "other_groupings")
     check_probability(settings.qcut, "qcut")
     check_fraction(settings.min_gene_cell_fraction, "min_gene_cell_fraction")
@@ -79,7 +91,8 @@ def _check(settings: RunSettings) -> None:
 
 def _groupings(settings: RunSettings, store: CountStore, cells: NDArray[np.object_]) -> NamedRows | None:
     if settings.groupings is not None:
-        groupings = read_groupings(settings.groupings, names=settings.grouping_names, cells=cells)
+        own_cells = cells if settings.grouping_cells is None else settings.grouping_cells
+        groupings = read_groupings(settings.groupings, names=settings.grouping_names, cells=own_cells)
         return align_to_cells(groupings, cells, "groupings")
     if settings.groupby is not None:
         return groupings_from_column(_column(store, settings.groupby, "groupby"), settings.reference)
@@ -113,6 +126,10 @@ def fingerprints(settings: RunSettings) -> dict[str, Any]:
     files = {
         "groupings": settings.groupings,
         "grouping names": settings.grouping_names,
+        "grouping cells": settings.grouping_cells,
+        "targets": settings.targets,
+        "controls": settings.control_file,
+        "pairs": settings.pairs,
         "covariates": settings.covariates,
     }
     prints = {name: fingerprint(path) for name, path in files.items() if path is not None}

@@ -45,10 +45,12 @@ STAGES: dict[str, dict[str, Variable]] = {
         "variance_factor": Variable(("gene",), "float64", "What gives the gene back its variance"),
         "sum_of_squares": Variable(("gene",), "float64", "Sum of squared normalised expression over cells"),
     },
+    # NaN where pairs of grouping and gene were given and this is none of them
     "de": {
         "pvalue": Variable(("grouping", "gene"), "float64", "Two-sided P-value"),
         "log10_pvalue": Variable(("grouping", "gene"), "float64", "log10 of the P-value, without underflow"),
         "qvalue": Variable(("grouping", "gene"), "float64", "Benjamini-Hochberg Q-value within the grouping"),
+        "qvalue_all": Variable(("grouping", "gene"), "float64", "Benjamini-Hochberg Q-value over all tests of the run"),
         "gamma": Variable(("grouping", "gene"), "float64", "Log fold change (natural log)"),
         "se": Variable(("grouping", "gene"), "float64", "Standard error of gamma"),
         "vart": Variable(("grouping", "gene"), "float64", "Variance of expression after covariates"),

@@ -14,10 +14,26 @@ class RunSettings:
         Count store and output folder.
     groupings, grouping_names
         File of groupings; for Matrix Market also the file of their names.
+    grouping_cells
+        For Matrix Market: file of the names of its cells; None where they are those of the store.
     groupby, reference
         Column of the cell table to make groupings of, and the level whose cells belong to none.
     other_groupings
         How a test treats the other groupings.
+    targets, test
+        File of the guides' targets, and what to test: ``guides``, or the union of each target's guides (``targets``);
+        None tests targets where the file is given.
+    control, control_file
+        Controls, such as non-targeting guides: names of groupings or targets, and a file of such names.
+    control_use
+        ``reference``: controls are not tested, and their cells count as in no grouping. ``negative``: controls are
+        tested, and calibrate. None: ``reference`` where other groupings are excluded, else ``negative``.
+    min_grouping_cells
+        Cells after quality control that a grouping must have to be tested.
+    pairs
+        File of pairs of grouping and gene, the only ones to test.
+    permutations, seed
+        How many times to permute the cells of the groupings to calibrate the tests, and the seed of that.
     covariates, covariate_columns
         File of covariates, and columns of the cell table.
     coex, qcut
@@ -32,9 +48,19 @@ class RunSettings:
     output: str
     groupings: str | None = None
     grouping_names: str | None = None
+    grouping_cells: str | None = None
     groupby: str | None = None
     reference: str | None = None
     other_groupings: Literal["ignore", "exclude", "covariates"] = "ignore"
+    targets: str | None = None
+    test: Literal["guides", "targets"] | None = None
+    control: tuple[str, ...] = ()
+    control_file: str | None = None
+    control_use: Literal["reference", "negative"] | None = None
+    min_grouping_cells: int = 10
+    pairs: str | None = None
+    permutations: int = 0
+    seed: int = 0
     covariates: str | None = None
     covariate_columns: tuple[str, ...] = ()
     coex: bool = False

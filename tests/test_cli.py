@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from normalisr_dask.cli import display
 from normalisr_dask.cli.app import OVERVIEW, app
 from normalisr_dask.cli.messages import describe, one_line_warnings
-from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, OtherGroupings, QualityOptions
+from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, OtherGroupings, QualityOptions, ScreenOptions
 from normalisr_dask.cluster import ClusterSettings
 from normalisr_dask.pipeline import RunSettings
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
@@ -127,12 +127,14 @@ class TestOptionsAndSettings:
         assert options == settings
 
     def test_run_options_are_the_settings_of_a_run_with_the_same_defaults(self):
-        options = {field.name: field.default for group in (GroupingOptions, QualityOptions) for field in fields(group)}
+        groups = (GroupingOptions, ScreenOptions, QualityOptions)
+        options = {field.name: field.default for group in groups for field in fields(group)}
         settings = {field.name: field.default for field in fields(RunSettings) if field.default is not MISSING}
         assert settings.pop("coex") is False
         assert settings.pop("qcut") == 0.05
-        assert settings.pop("covariate_columns") == ()
-        assert options.pop("covariate_columns") is None
+        for names in ("covariate_columns", "control"):
+            assert settings.pop(names) == ()
+            assert options.pop(names) is None
         assert options == settings
         assert options["other_groupings"] is OtherGroupings.IGNORE
 

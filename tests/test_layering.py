@@ -18,7 +18,7 @@ PACKAGE = Path(normalisr_dask.__file__).parent
 # Each part of the package and the parts that it may import besides itself. A new part needs a line here.
 FOUNDATIONS = {"results", "schema", "validation"}
 BELOW_PIPELINE = {"cluster", "process_memory", "graph", "kernels", "steps", "storage"} | FOUNDATIONS
-OF_A_RUN = {"planning", "progress", "run_inputs", "settings", "summary"}
+OF_A_RUN = {"planning", "progress", "run_inputs", "screen", "settings", "summary"}
 LAYOUT: dict[str, set[str]] = {
     "kernels": set(),
     "validation": set(),
@@ -33,7 +33,8 @@ LAYOUT: dict[str, set[str]] = {
     "progress": set(),
     "planning": {"graph", "kernels", "schema", "storage", "validation"},
     "settings": set(),
-    "run_inputs": {"schema", "settings", "storage", "validation"},
+    "screen": {"settings", "storage", "validation"},
+    "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
     "stored_expression": {"graph", "steps", "storage"},
     "summary": {"storage"},
     "pipeline": {"stored_expression"} | OF_A_RUN | BELOW_PIPELINE,

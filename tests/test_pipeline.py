@@ -100,6 +100,8 @@ def test_run_stores_what_the_steps_give(
     p_values = de["pvalue"].to_numpy()
     np.testing.assert_allclose(p_values, expected.pvalue.compute(), rtol=1e-7)
     np.testing.assert_allclose(de["qvalue"], false_discovery_control(p_values, axis=1), rtol=1e-12)
+    q_values = false_discovery_control(p_values, axis=None).reshape(p_values.shape)
+    np.testing.assert_allclose(de["qvalue_all"], q_values, rtol=1e-12)
     np.testing.assert_array_equal(de["n_cells"], groupings[order].sum(axis=1))
     np.testing.assert_allclose(coex["dot"], pairs.dot.compute(), rtol=1e-7, atol=1e-10)
     np.testing.assert_allclose(coex["pvalue"], pairs.pvalue.compute(), rtol=1e-6, atol=1e-9)
@@ -113,8 +115,9 @@ def test_tables_hold_what_the_arrays_hold(settings: RunSettings, client: Client)
     summary = run(replace(settings, coex=True, qcut=0.2), client)
     de, coex = group(settings, "de"), group(settings, "coex")
     table = pd.read_parquet(Path(settings.output) / "de.parquet")
-    assert list(table.columns) == ["grouping", "gene", "n_cells", "gamma", "se", "pvalue", "log10_pvalue", "qvalue"]
-    for name in ("gamma", "se", "pvalue", "qvalue"):
+    values = ["gamma", "se", "pvalue", "log10_pvalue", "qvalue", "qvalue_all"]
+    assert list(table.columns) == ["grouping", "gene", "n_cells", *values]
+    for name in values:
         wide = table.pivot_table(index="grouping", columns="gene", values=name, observed=True)
         np.testing.assert_array_equal(wide.loc[de["grouping"].values, de["gene"].values], de[name])
     hits = table[table["qvalue"] <= 0.05].groupby("grouping", observed=False).size()

@@ -11,6 +11,7 @@ import typer
 
 CLUSTER = "Where to compute (by default on all cores of this machine)"
 GROUPINGS = "What to test and what to account for"
+SCREEN = "CRISPR screens: targets, controls, which tests, and their calibration"
 QUALITY = "Quality control: what a gene or a cell needs to stay (0: no such condition)"
 
 
@@ -20,6 +21,20 @@ class OtherGroupings(StrEnum):
     IGNORE = "ignore"
     EXCLUDE = "exclude"
     COVARIATES = "covariates"
+
+
+class Tested(StrEnum):
+    """What to test of a screen."""
+
+    GUIDES = "guides"
+    TARGETS = "targets"
+
+
+class ControlUse(StrEnum):
+    """What controls are for."""
+
+    REFERENCE = "reference"
+    NEGATIVE = "negative"
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,15 @@ class GroupingOptions:
             rich_help_panel=GROUPINGS,
         ),
     ] = None
+    grouping_cells: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="For groupings in Matrix Market whose cells are not those of the store in their order: a cell's name "
+            "on each line.",
+            rich_help_panel=GROUPINGS,
+        ),
+    ] = None
     groupby: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +167,76 @@ class GroupingOptions:
             rich_help_panel=GROUPINGS,
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class ScreenOptions:
+    """What else `run` can do with the groupings of a screen; fields of `normalisr_dask.pipeline.RunSettings`."""
+
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table (TSV, CSV or Parquet) with guides in the first column and their targets in the second.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = None
+    test: Annotated[
+        Tested | None,
+        typer.Option(
+            help="Test each guide, or the cells with any guide of a target. By default targets where --targets is "
+            "given. Negative controls are tested guide by guide.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = None
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Controls, such as non-targeting: names of groupings, or of targets for all their guides.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = None
+    control_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Controls, a name on each line.", rich_help_panel=SCREEN),
+    ] = None
+    control_use: Annotated[
+        ControlUse | None,
+        typer.Option(
+            help="reference: do not test controls, and take their cells to be in no grouping. negative: test them, and "
+            "calibrate with them. By default reference with --other-groupings exclude, else negative.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = None
+    min_grouping_cells: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Cells, after quality control, that a grouping needs to be tested.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = 10
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table with groupings, guides or targets in the first column and genes in the second: test, and "
+            "correct for, these pairs only.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = None
+    permutations: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Permute the cells of the groupings N times, test again, and tell how calibrated P-values are.",
+            rich_help_panel=SCREEN,
+        ),
+    ] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the permutations.", rich_help_panel=SCREEN)] = 0
 
 
 @dataclass(frozen=True)

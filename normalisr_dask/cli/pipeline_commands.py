@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from normalisr_dask.cli.lazy import work
-from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, takes_option_groups
+from normalisr_dask.cli.options import (
+    ClusterOptions,
+    GroupingOptions,
+    QualityOptions,
+    ScreenOptions,
+    takes_option_groups,
+)
 
 
 class Join(StrEnum):
@@ -85,6 +91,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print tasks, bytes and memory of every stage; compute nothing.")
     ] = False,
     groupings: GroupingOptions,
+    screen: ScreenOptions,
     quality: QualityOptions,
     cluster: ClusterOptions,
 ) -> None:
@@ -96,7 +103,7 @@ def run(
     OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and OUT/coex_edges.parquet the tables,
     OUT/manifest.json parameters, versions and times. The same command again goes on where it was interrupted.
     """
-    work("run_work").run(store, output, groupings, quality, cluster, coex=coex, qcut=qcut, dry_run=dry_run)
+    work("run_work").run(store, output, groupings, screen, quality, cluster, coex=coex, qcut=qcut, dry_run=dry_run)
 
 
 @takes_option_groups

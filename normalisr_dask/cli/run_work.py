@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normalisr_dask.cli.display import amount, duration, print_facts, show_stages
-from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions
+from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, ScreenOptions
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
 from normalisr_dask.demo import DemoSummary
 from normalisr_dask.demo import demo as run_demo
@@ -28,6 +28,7 @@ def run(
     store: str,
     output: str,
     groupings: GroupingOptions,
+    screen: ScreenOptions,
     quality: QualityOptions,
     cluster: ClusterOptions,
     *,
@@ -40,6 +41,7 @@ def run(
         store=store,
         output=output,
         **_grouping_settings(groupings),
+        **_screen_settings(screen),
         **asdict(quality),
         coex=coex,
         qcut=qcut,
@@ -71,11 +73,24 @@ def _cluster_settings(options: ClusterOptions) -> ClusterSettings:
 
 def _grouping_settings(options: GroupingOptions) -> dict[str, Any]:
     """Turn what was typed into plain values."""
-    columns = (options.covariate_columns or "").split(",")
     return asdict(options) | {
         "other_groupings": options.other_groupings.value,
-        "covariate_columns": tuple(column.strip() for column in columns if column.strip()),
+        "covariate_columns": _names(options.covariate_columns),
     }
+
+
+def _screen_settings(options: ScreenOptions) -> dict[str, Any]:
+    """Turn what was typed into plain values."""
+    return asdict(options) | {
+        "test": options.test and options.test.value,
+        "control": _names(options.control),
+        "control_use": options.control_use and options.control_use.value,
+    }
+
+
+def _names(typed: str | None) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name.strip() for name in (typed or "").split(",") if name.strip())
 
 
 @contextmanager

@@ -56,6 +56,34 @@ def benjamini_hochberg(p_values: ArrayLike, axis: int = -1) -> NDArray[np.float6
     return np.moveaxis(q_values, -1, axis)
 
 
+def q_values_of_ranks(
+    ascending: NDArray[np.float64], *, n_before: int, n_tests: int, ceiling: float
+) -> NDArray[np.float64]:
+    """Benjamini-Hochberg Q-values of a run of consecutive ranks of a large family.
+
+    Parameters
+    ----------
+    ascending
+        The P-values of the run, sorted, float64 (run,).
+    n_before, n_tests
+        Number of smaller P-values of the family, and of all.
+    ceiling
+        Smallest Q-value of the P-values above the run; 1 where there are none.
+
+    Returns
+    -------
+    float64 (run,).
+
+    Examples
+    --------
+    >>> upper = q_values_of_ranks(np.array([0.03, 0.04]), n_before=1, n_tests=3, ceiling=1.0)
+    >>> q_values_of_ranks(np.array([0.01]), n_before=0, n_tests=3, ceiling=upper[0]), upper
+    (array([0.03]), array([0.04, 0.04]))
+    """
+    scaled = ascending * (n_tests / np.arange(n_before + 1, n_before + ascending.size + 1))
+    return np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], ceiling)
+
+
 def significant_in_rows(
     p_values: NDArray[np.float64], *, first_row: int, qcut: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -15,7 +15,13 @@ MANIFEST = "manifest.json"
 DRAFT = "manifest.json.partial"
 PACKAGES = ("normalisr-dask", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "anndata")
 #: Settings that may change between runs into the same folder: they add to it, or remake what depends on them.
-FREE_SETTINGS = frozenset({"coex", "qcut", "output", "store", "groupings", "grouping_names", "covariates"})
+FREE_SETTINGS = frozenset(
+    {
+        *("output", "store", "groupings", "grouping_names", "grouping_cells", "covariates"),
+        *("targets", "control_file", "pairs"),
+        *("coex", "qcut", "permutations", "seed"),
+    }
+)
 
 
 class Manifest:

@@ -1,6 +1,6 @@
 """Tables of a run for people: differential expression and network edges as Parquet, written block by block."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,17 @@ DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
 BLOCK_VALUES = 4 << 20
 
 
-def write_de_table(results: ResultStore, qcut: float) -> NDArray[np.int64]:
-    """Write ``de.parquet`` from the stored stage: one row a grouping and gene.
+def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] | None = None) -> NDArray[np.int64]:
+    """Write ``de.parquet`` from the stored stage: one row for each grouping and gene that were tested.
 
     Parameters
     ----------
     results
         With the stage ``de``.
     qcut
-        Largest Q-value of a hit.
+        Largest Q-value of a hit, within its grouping.
+    targets
+        Target of every grouping, where known.
 
     Returns
     -------
@@ -34,12 +36,13 @@ def write_de_table(results: ResultStore, qcut: float) -> NDArray[np.int64]:
 
     Notes
     -----
-    Columns: grouping, gene (dictionary-encoded), n_cells, gamma, se, pvalue, log10_pvalue, qvalue. Memory: a few
-    million rows.
+    Columns: grouping, target (where known), gene (all dictionary-encoded), n_cells, gamma, se, pvalue, log10_pvalue,
+    qvalue (within the grouping), qvalue_all (over all rows). Memory: a few million rows.
     """
     genes, groupings = results.read("de", "gene"), results.read("de", "grouping")
     n_cells = results.read("de", "n_cells")
-    names = ("gamma", "se", "pvalue", "log10_pvalue", "qvalue")
+    target_names, target_of = np.unique(np.array(targets or (), dtype=object), return_inverse=True)
+    names = ("gamma", "se", "pvalue", "log10_pvalue", "qvalue", "qvalue_all")
     arrays = {name: zarr.open_array(results.path / "de" / name, mode="r") for name in names}
     hits = np.zeros(groupings.size, dtype=np.int64)
 
@@ -49,13 +52,17 @@ def write_de_table(results: ResultStore, qcut: float) -> NDArray[np.int64]:
             stop = min(start + height, groupings.size)
             columns = {name: np.asarray(array[start:stop]) for name, array in arrays.items()}
             hits[start:stop] = np.count_nonzero(columns["qvalue"] <= qcut, axis=1)
-            rows, positions = np.divmod(np.arange((stop - start) * genes.size), genes.size)
+            is_test = ~np.isnan(columns["pvalue"])
+            rows, positions = np.nonzero(is_test)
+            rows += start
+            target = {} if targets is None else {"target": _names_at(target_names, target_of[rows])}
             yield pa.record_batch(
                 {
-                    "grouping": _names_at(groupings, rows + start),
+                    "grouping": _names_at(groupings, rows),
+                    **target,
                     "gene": _names_at(genes, positions),
-                    "n_cells": pa.array(n_cells[rows + start]),
-                    **{name: pa.array(values.ravel()) for name, values in columns.items()},
+                    "n_cells": pa.array(n_cells[rows]),
+                    **{name: pa.array(values[is_test]) for name, values in columns.items()},
                 }
             )
 

@@ -65,26 +65,37 @@ def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
             yield from _read_text(path, as_text=False)
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, rows: str = "cell", *, as_text: bool = False) -> pd.DataFrame:
     """Read a whole table, indexed by its first column; see `tables.read_covariates` for the types of columns.
+
+    Parameters
+    ----------
+    path
+        TSV or CSV (plain or .gz) or Parquet.
+    rows
+        What the first column names, in messages.
+    as_text
+        Whether to leave text as it stands; an empty field is missing.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of an unknown kind, empty, malformed or cut short, or lacks a cell name.
+        If the file is of an unknown kind, empty, malformed or cut short, or lacks a name in its first column.
     """
     with _naming(path):
         if _is_parquet(path):
             table = pq.read_table(path)
-            cells = _check_columns(table.column_names, path, _parquet_index(table.schema))
-            return _indexed(table.to_pandas(ignore_metadata=True), cells, path)
-        text = pd.concat(list(_read_text(path, as_text=True)))
+            index = _check_columns(table.column_names, path, _parquet_index(table.schema), rows)
+            return _indexed(table.to_pandas(ignore_metadata=True), index, path, rows)
+        text = pd.concat(list(_read_text(path, as_text=True, rows=rows)))
+        if as_text:
+            return text.mask(text == "")
         return pd.DataFrame({column: _typed(text[column]) for column in text.columns}, index=text.index)
 
 
-def _read_text(path: Path, *, as_text: bool) -> Iterator[pd.DataFrame]:
+def _read_text(path: Path, *, as_text: bool, rows: str = "cell") -> Iterator[pd.DataFrame]:
     """Read a TSV or CSV file a run of rows at a time, either typed by pandas or as it stands."""
     separator = _SEPARATORS.get(_plain_suffix(path))
     if separator is None:
@@ -92,11 +103,11 @@ def _read_text(path: Path, *, as_text: bool) -> Iterator[pd.DataFrame]:
         raise ValueError(msg)
     with TextFile(path) as file:
         header, first = (_fields(file.read_line(), separator) for _ in range(2))
-    _check_columns(header, path, header[0] if header else "")
+    _check_columns(header, path, header[0] if header else "", rows)
     if len(first) not in {0, len(header)}:
         msg = (
             f"{path}: the header has {len(header)} fields, line 2 has {len(first)}; "
-            "the column of cell names needs a title, too"
+            f"the column of {rows} names needs a title, too"
         )
         raise ValueError(msg)
     with pd.read_csv(
@@ -111,30 +122,30 @@ def _read_text(path: Path, *, as_text: bool) -> Iterator[pd.DataFrame]:
         chunksize=_rows_at_a_time(len(header)),
     ) as reader:
         for chunk in reader:
-            yield _indexed(chunk, 0, path).set_axis(header[1:], axis="columns")
+            yield _indexed(chunk, 0, path, rows).set_axis(header[1:], axis="columns")
 
 
-def _check_columns(columns: list[str], path: Path, cells: str) -> str:
-    """Refuse a table without columns or with two of a name; pass on the name of the column of cells."""
+def _check_columns(columns: list[str], path: Path, index: str, rows: str = "cell") -> str:
+    """Refuse a table without columns or with two of a name; pass on the name of the column that names the rows."""
     if len(columns) < 2:
         found = f"only {listing(columns)}" if any(columns) else "nothing"
-        msg = f"{path}: expected a header with a column of cell names and at least one more, found {found}"
+        msg = f"{path}: expected a header with a column of {rows} names and at least one more, found {found}"
         raise ValueError(msg)
     others = pd.Index(columns)
     repeated = others[others.duplicated()]
     if len(repeated):
         msg = f"{path}: column {str(repeated[0])!r} occurs twice"
         raise ValueError(msg)
-    return cells
+    return index
 
 
-def _indexed(frame: pd.DataFrame, cells: str | int, path: Path) -> pd.DataFrame:
-    """Index rows by the column of cell names."""
-    nameless = np.flatnonzero(frame[cells].isna() | (frame[cells] == ""))
+def _indexed(frame: pd.DataFrame, index: str | int, path: Path, rows: str = "cell") -> pd.DataFrame:
+    """Index rows by the column of their names."""
+    nameless = np.flatnonzero(frame[index].isna() | (frame[index] == ""))
     if len(nameless):
-        msg = f"{path}: data row {frame.index[nameless[0]] + 1:,} has no cell name"
+        msg = f"{path}: data row {frame.index[nameless[0]] + 1:,} has no {rows} name"
         raise ValueError(msg)
-    frame = frame.set_index(cells)
+    frame = frame.set_index(index)
     frame.index = frame.index.astype(str).astype(object)
     return frame
 

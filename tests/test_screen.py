@@ -1,0 +1,379 @@
+"""What a screen tests: targets of guides, controls, pairs, and enough cells; without and within a run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from distributed import Client
+from scipy import sparse
+from scipy.stats import false_discovery_control
+
+from normalisr_dask.pipeline import run
+from normalisr_dask.screen import control_use, design_screen, groupings_with_enough_cells
+from normalisr_dask.settings import RunSettings
+from normalisr_dask.storage.ingest import ingest
+from normalisr_dask.storage.tables import NamedRows
+from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
+
+GENES = ("gene_a", "gene_b", "gene_c")
+GUIDES = ("A_g1", "A_g2", "B_g1", "nt_g1", "nt_g2")
+VALUES = np.array([[1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1], [0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]])
+TARGETS = "guide\ttarget\nnt_g1\tnone\nnt_g2\tnone\nA_g1\tA\nA_g2\tA\nB_g1\tB\n"
+
+
+def named_rows(values: np.ndarray = VALUES, names: Sequence[str] = GUIDES) -> NamedRows:
+    cells = np.array([f"cell_{number}" for number in range(values.shape[1])], dtype=object)
+    return NamedRows(tuple(names), cells, sparse.csr_array(values.astype(np.float64)))
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RunSettings:
+    return RunSettings(store="store", output="out", groupings="guides.tsv")
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> str:
+    return write(tmp_path / "targets.tsv", TARGETS)
+
+
+class TestTargets:
+    def test_without_a_table_guides_are_tested_and_have_no_target(self, settings):
+        screen = design_screen(settings, named_rows(), GENES)
+        assert screen.groupings.names == GUIDES
+        assert screen.targets is None
+        assert not screen.is_control.any()
+        assert screen.pairs is None
+        assert screen.reference.names == ()
+
+    @pytest.mark.parametrize("kind", ["tsv", "csv.gz", "parquet"])
+    def test_guides_know_their_targets_from_every_kind_of_table(self, settings, tmp_path, kind):
+        table = pd.DataFrame({"guide": GUIDES, "target": ["A", "A", "B", "NA", "1"]})
+        path = tmp_path / f"targets.{kind}"
+        if kind == "parquet":
+            table.to_parquet(path)
+        else:
+            table.to_csv(path, sep="\t" if kind == "tsv" else ",", index=False)
+        screen = design_screen(replace(settings, targets=str(path), test="guides"), named_rows(), GENES)
+        assert screen.groupings.names == GUIDES
+        assert screen.targets == ("A", "A", "B", "NA", "1")
+
+    def test_with_a_table_targets_are_tested_unless_asked_otherwise(self, settings, targets):
+        screen = design_screen(replace(settings, targets=targets), named_rows(), GENES)
+        assert screen.groupings.names == screen.targets == ("A", "B", "none")
+        expected = [[1, 1, 0, 0, 0, 1], [0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 1, 0]]
+        np.testing.assert_array_equal(screen.groupings.values.toarray(), expected)
+
+    def test_negative_controls_are_tested_guide_by_guide(self, settings, targets):
+        screen = design_screen(replace(settings, targets=targets, control=("none",)), named_rows(), GENES)
+        assert screen.groupings.names == ("A", "B", "nt_g1", "nt_g2")
+        assert screen.targets == ("A", "B", "none", "none")
+        assert screen.is_control.tolist() == [False, False, True, True]
+        np.testing.assert_array_equal(screen.groupings.values.toarray()[2:], VALUES[3:])
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("guide\ttarget\nA_g1\tA\n", "names no target of 4 of 5 groupings, the first is 'A_g2'"),
+            (TARGETS + "A_g1\tB\n", "guide 'A_g1' occurs more than once"),
+            (TARGETS.replace("B_g1\tB", "B_g1\t"), r"guide 'B_g1' has no target \(1 such lines\)"),
+            ("guide\ttarget\tbatch\nA_g1\tA\tx\n", "expected two columns, guide and target, found 3"),
+            ("guide\nA_g1\n", "expected a header with a column of guide names and at least one more"),
+            ("guide\ttarget\n", "has a header but no guides"),
+            ("guide\ttarget\n\tA\n", "data row 1 has no guide name"),
+        ],
+    )
+    def test_bad_tables(self, settings, tmp_path, text, message):
+        path = write(tmp_path / "targets.tsv", text)
+        with pytest.raises(ValueError, match=message):
+            design_screen(replace(settings, targets=path), named_rows(), GENES)
+
+    def test_guides_that_are_not_there_are_ignored_with_a_warning(self, settings, tmp_path):
+        path = write(tmp_path / "targets.tsv", TARGETS + "C_g1\tC\n")
+        with pytest.warns(UserWarning, match="1 of 6 guides are not among the groupings and are ignored: 'C_g1'"):
+            screen = design_screen(replace(settings, targets=path), named_rows(), GENES)
+        assert screen.targets == ("A", "B", "none")
+
+    def test_only_zero_and_one_can_be_united(self, settings, targets):
+        with pytest.raises(ValueError, match="grouping 'A_g2' has 2; use --test guides"):
+            design_screen(replace(settings, targets=targets), named_rows(VALUES * [[1], [2], [1], [1], [1]]), GENES)
+
+    def test_a_control_guide_with_the_name_of_a_target(self, settings, targets):
+        names = ("A_g1", "A_g2", "B_g1", "nt_g1", "A")
+        path = write(Path(targets).with_name("same.tsv"), TARGETS.replace("nt_g2", "A"))
+        with pytest.raises(ValueError, match="'A' is both a control guide and a target"):
+            design_screen(replace(settings, targets=path, control=("none",)), named_rows(names=names), GENES)
+
+
+class TestControls:
+    def test_as_reference_they_are_not_tested(self, settings, targets):
+        asked = replace(settings, targets=targets, test="guides", control=("none",), control_use="reference")
+        screen = design_screen(asked, named_rows(), GENES)
+        assert screen.groupings.names == GUIDES[:3]
+        assert screen.targets == ("A", "A", "B")
+        assert screen.reference.names == ("nt_g1", "nt_g2")
+        np.testing.assert_array_equal(screen.reference.values.toarray(), VALUES[3:])
+        assert not screen.is_control.any()
+
+    def test_names_of_guides_and_a_file_add_up(self, settings, tmp_path):
+        path = write(tmp_path / "controls.txt", "nt_g2\n")
+        screen = design_screen(replace(settings, control=("nt_g1",), control_file=path), named_rows(), GENES)
+        assert screen.is_control.tolist() == [False, False, False, True, True]
+
+    @pytest.mark.parametrize(
+        ("other_groupings", "asked", "expected"),
+        [
+            ("ignore", None, "negative"),
+            ("covariates", None, "negative"),
+            ("exclude", None, "reference"),
+            ("exclude", "negative", "negative"),
+            ("ignore", "reference", "reference"),
+        ],
+    )
+    def test_default_use_goes_with_the_other_groupings(self, settings, other_groupings, asked, expected):
+        asked = replace(settings, other_groupings=other_groupings, control=("nt_g1",), control_use=asked)
+        assert control_use(asked) == expected
+        assert control_use(replace(asked, control=())) is None
+
+    def test_unknown_names(self, settings, targets):
+        message = "2 of 3 controls are neither groupings nor targets, the first is 'non'; .* targets 'A', 'B', 'none'"
+        with pytest.raises(ValueError, match=message):
+            design_screen(replace(settings, targets=targets, control=("non", "none", "x")), named_rows(), GENES)
+        with pytest.raises(ValueError, match=r"1 of 1 controls are neither .* groupings 'A_g1', 'A_g2', 'B_g1' and 2"):
+            design_screen(replace(settings, control=("none",)), named_rows(), GENES)
+
+    def test_nothing_but_reference(self, settings):
+        with pytest.raises(ValueError, match="all 5 groupings are controls, and as reference none of them is tested"):
+            design_screen(replace(settings, control=GUIDES, control_use="reference"), named_rows(), GENES)
+
+
+class TestPairs:
+    def test_names_of_groupings_targets_and_guides(self, settings, tmp_path, targets):
+        path = write(tmp_path / "pairs.tsv", "grouping\tgene\nA\tgene_a\nB_g1\tgene_c\nA\tgene_a\n")
+        by_guide = design_screen(replace(settings, targets=targets, test="guides", pairs=path), named_rows(), GENES)
+        expected = np.zeros((5, 3), dtype=bool)
+        expected[[0, 1, 2], [0, 0, 2]] = True
+        np.testing.assert_array_equal(by_guide.pairs.toarray(), expected)
+        by_target = design_screen(replace(settings, targets=targets, pairs=path), named_rows(), GENES)
+        np.testing.assert_array_equal(by_target.pairs.toarray(), expected[[0, 2, 3]])
+        np.testing.assert_array_equal(by_guide.select(np.array([2])).pairs.toarray(), expected[[2]])
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "g\tgene\nC\tgene_a\nD\tgene_a\nC\tgene_b\n",
+                "2 groupings of 3 pairs are unknown, the first is 'C'; known",
+            ),
+            ("g\tgene\nA_g1\tgene_x\nA_g2\tgene_a\n", "1 genes of 1 pairs are unknown, the first is 'gene_x'; known"),
+            ("g\tgene\nA_g1\t\n", "grouping 'A_g1' has no gene"),
+        ],
+    )
+    def test_unknown_names(self, settings, tmp_path, text, message):
+        with pytest.raises(ValueError, match=message):
+            design_screen(replace(settings, pairs=write(tmp_path / "pairs.tsv", text)), named_rows(), GENES)
+
+
+class TestEnoughCells:
+    def test_small_groupings_are_named(self, settings):
+        screen = design_screen(settings, named_rows(), GENES)
+        n_cells = np.array([5, 2, 9, 0, 3])
+        with pytest.warns(UserWarning, match="3 of 5 groupings have fewer than 5 cells .* the first is 'A_g2' with 2"):
+            rows = groupings_with_enough_cells(screen, n_cells, 5)
+        assert rows.tolist() == [0, 2]
+        assert groupings_with_enough_cells(screen, n_cells, 0).tolist() == [0, 1, 2, 3, 4]
+
+    def test_none_is_large_enough(self, settings):
+        screen = design_screen(settings, named_rows(), GENES)
+        with pytest.raises(ValueError, match=r"all 5 groupings have fewer than 10 cells .*, at most 9; lower --min-gr"):
+            groupings_with_enough_cells(screen, np.array([5, 2, 9, 0, 3]), 10)
+
+
+# ---- within a run
+
+
+@pytest.fixture(scope="module")
+def simulated() -> SimulatedScreen:
+    return simulate_screen(
+        300, 700, 8, seed=2, n_controls=2, n_downstream=3, n_modules=2, module_size=12, median_depth=1500
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(simulated: SimulatedScreen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A count store, a table of guides, and one of their targets."""
+    path = tmp_path_factory.mktemp("screen")
+    write_cell_ranger_folder(path / "raw", simulated.counts, simulated.gene_names, simulated.cell_names)
+    ingest([path / "raw"], path / "counts.zarr")
+    cells = pd.Index(simulated.cell_names, name="cell")
+    pd.DataFrame(simulated.groupings.toarray().T, index=cells, columns=simulated.grouping_names).to_parquet(
+        path / "guides.parquet"
+    )
+    targets = [name.partition("_")[0] for name in simulated.grouping_names]
+    pd.DataFrame({"guide": simulated.grouping_names, "target": targets}).to_csv(
+        path / "targets.tsv", sep="\t", index=False
+    )
+    return path
+
+
+@pytest.fixture
+def run_settings(folder: Path, tmp_path: Path) -> RunSettings:
+    return RunSettings(
+        store=str(folder / "counts.zarr"),
+        output=str(tmp_path / "out"),
+        groupings=str(folder / "guides.parquet"),
+        min_gene_cells=20,
+        min_cell_reads=300,
+        min_cell_genes=50,
+    )
+
+
+def results(settings: RunSettings, stage: str = "de") -> xr.Dataset:
+    return xr.open_zarr(Path(settings.output) / "results.zarr", group=stage).load()
+
+
+def table(settings: RunSettings) -> pd.DataFrame:
+    return pd.read_parquet(Path(settings.output) / "de.parquet")
+
+
+def test_testing_targets_is_testing_the_union_of_their_guides(
+    run_settings: RunSettings, folder: Path, tmp_path: Path, client: Client
+) -> None:
+    guides = pd.read_parquet(folder / "guides.parquet")
+    target_of = pd.read_csv(folder / "targets.tsv", sep="\t", index_col=0)["target"]
+    guides.T.groupby(target_of, sort=False).max().T.to_parquet(tmp_path / "united.parquet")
+    by_target = replace(run_settings, targets=str(folder / "targets.tsv"))
+    united = replace(run_settings, groupings=str(tmp_path / "united.parquet"), output=str(tmp_path / "united"))
+    run(by_target, client)
+    run(united, client)
+    xr.testing.assert_identical(results(by_target), results(united))
+    found = table(by_target)
+    assert (found["target"] == found["grouping"]).all()
+    assert "target" not in table(united).columns
+
+
+def test_control_guides_as_reference_are_left_out(
+    run_settings: RunSettings, folder: Path, tmp_path: Path, client: Client
+) -> None:
+    run(run_settings, client)
+    without = replace(
+        run_settings,
+        output=str(tmp_path / "reference"),
+        targets=str(folder / "targets.tsv"),
+        test="guides",
+        control=("control",),
+        control_use="reference",
+    )
+    summary = run(without, client)
+    expected, found = results(run_settings), results(without)
+    assert not [name for name in found["grouping"].values if name.startswith("control")]
+    assert len(summary.groupings) == found.sizes["grouping"] == expected.sizes["grouping"] - 2
+    names = ["pvalue", "gamma", "qvalue"]
+    xr.testing.assert_allclose(found[names], expected[names].sel(grouping=found["grouping"]), rtol=1e-9)
+    assert table(without).groupby("grouping", observed=True)["target"].first().to_dict() == {
+        name: name.partition("_")[0] for name in found["grouping"].values
+    }
+
+
+def test_small_groupings_are_left_out_and_listed(run_settings: RunSettings, client: Client) -> None:
+    n_cells = pd.read_parquet(run_settings.groupings).sum()
+    bound = int(n_cells.sort_values().iloc[3])
+    with pytest.warns(UserWarning, match=f"groupings have fewer than {bound} cells after quality control"):
+        summary = run(replace(run_settings, min_grouping_cells=bound), client)
+    found = results(run_settings)
+    assert (found["n_cells"] >= bound).all()
+    manifest = json.loads((Path(run_settings.output) / "manifest.json").read_text())
+    left_out = manifest["stages"]["de"]["groupings_left_out"]
+    assert len(left_out) >= 3
+    assert sorted([*left_out, *found["grouping"].values]) == sorted(n_cells.index)
+    assert len(summary.groupings) == found.sizes["grouping"]
+
+
+def test_pairs_restrict_tests_and_correction(
+    run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
+) -> None:
+    run(run_settings, client)
+    every = results(run_settings)
+    names = every["gene"].values[:40]
+    pairs = pd.DataFrame(
+        [(grouping, gene) for row, grouping in enumerate(simulated.grouping_names[:5]) for gene in names[row::5]],
+        columns=["guide", "gene"],
+    )
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    asked = replace(run_settings, output=str(tmp_path / "pairs"), pairs=str(tmp_path / "pairs.csv"))
+    run(asked, client)
+    chosen, found = results(asked), table(asked)
+    assert set(found[["grouping", "gene"]].itertuples(index=False, name=None)) == set(
+        pairs.itertuples(index=False, name=None)
+    )
+    is_pair = ~np.isnan(chosen["pvalue"].to_numpy())
+    assert is_pair.sum() == len(pairs)
+    for name in ("pvalue", "log10_pvalue", "gamma", "se"):
+        values = chosen[name].to_numpy()
+        np.testing.assert_array_equal(np.isnan(values), ~is_pair)
+        np.testing.assert_allclose(values[is_pair], every[name].to_numpy()[is_pair], rtol=1e-10)
+    p_values = chosen["pvalue"].to_numpy()
+    q_all, q_within = chosen["qvalue_all"].to_numpy(), chosen["qvalue"].to_numpy()
+    np.testing.assert_allclose(q_all[is_pair], false_discovery_control(p_values[is_pair]), rtol=1e-12)
+    assert np.isnan(q_all[~is_pair]).all()
+    for row in range(5):
+        tests = is_pair[row]
+        np.testing.assert_allclose(q_within[row, tests], false_discovery_control(p_values[row, tests]), rtol=1e-12)
+    assert np.isnan(q_within[5:]).all()
+
+
+def test_groupings_of_other_cells_come_with_their_names(
+    run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
+) -> None:
+    order = np.random.default_rng(1).permutation(len(simulated.cell_names))
+    lines = sparse.coo_array(simulated.groupings[:, order])
+    entries = "".join(f"{row + 1} {cell + 1} 1\n" for row, cell in zip(*lines.coords, strict=True))
+    header = f"%%MatrixMarket matrix coordinate integer general\n{lines.shape[0]} {lines.shape[1]} {lines.nnz}\n"
+    matrix = write(tmp_path / "guides.mtx", header + entries)
+    names = write(tmp_path / "guides.txt", "\n".join(simulated.grouping_names))
+    cells = write(tmp_path / "cells.txt", "\n".join(simulated.cell_names[cell] for cell in order))
+    asked = replace(
+        run_settings, output=str(tmp_path / "mtx"), groupings=matrix, grouping_names=names, grouping_cells=cells
+    )
+    run(run_settings, client)
+    run(asked, client)
+    xr.testing.assert_identical(results(asked), results(run_settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groupings": None, "targets": "t.tsv"}, r"--targets needs groupings to test \(--groupings or --groupby\)"),
+        ({"groupings": None, "control": ("a",)}, "--control needs groupings"),
+        ({"groupings": None, "control_file": "c.txt"}, "--control-file needs groupings"),
+        ({"groupings": None, "pairs": "p.tsv"}, "--pairs needs groupings"),
+        ({"groupings": None, "permutations": 2}, "--permutations needs groupings"),
+        ({"test": "targets"}, r"to test targets, give the table of guides and targets \(--targets\)"),
+        ({"control_use": "reference"}, r"\(--control-use\) needs controls"),
+        ({"control": ("x",), "control_use": "both"}, "control_use 'both' is not one of 'reference', 'negative'"),
+        ({"test": "guide"}, "test 'guide' is not one of .* did you mean 'guides'?"),
+        ({"min_grouping_cells": -1}, "min_grouping_cells must be at least 0"),
+        ({"targets": "/no/such.tsv"}, "/no/such.tsv"),
+        ({"control_file": "/no/such.txt"}, "/no/such.txt"),
+        ({"pairs": "/no/such.csv"}, "/no/such.csv"),
+        (
+            {"grouping_cells": "cells.txt"},
+            r"names of the cells of groupings \(--grouping-cells\) are for Matrix Market",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    run_settings: RunSettings, client: Client, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, OSError), match=message):
+        run(replace(run_settings, **change), client)
+    assert not Path(run_settings.output).exists()
