@@ -158,8 +158,8 @@ def test_normvar_from_dense_expression(inputs, layout, covariate_layout, schedul
 
 
 @EXPENSIVE
-@given(layouts, grouping_layouts, cell_layouts, schedulers, st.sampled_from([0, 1, 3]))
-def test_de_from_counts(inputs, layout, grouping_layout, covariate_layout, scheduler, bs):
+@given(layouts, grouping_layouts, cell_layouts, schedulers, st.sampled_from([0, 1, 3]), st.sampled_from([0, 1, 4]))
+def test_de_from_counts(inputs, layout, grouping_layout, covariate_layout, scheduler, bs, single):
     log_cpm = nd.lcpm(of_kind(inputs.counts, layout)).lcpm
     expression = nd.normvar(log_cpm, inputs.covariates, inputs.weights, inputs.scaling).dtn
     found = nd.de(
@@ -167,22 +167,24 @@ def test_de_from_counts(inputs, layout, grouping_layout, covariate_layout, sched
         expression,
         of_kind(inputs.normalised_covariates, covariate_layout),
         bs,
+        single=single,
         lowmem=False,
     )
-    expected = nd.de(inputs.groupings, inputs.expression, inputs.normalised_covariates, lowmem=False)
+    expected = nd.de(inputs.groupings, inputs.expression, inputs.normalised_covariates, single=single, lowmem=False)
     assert_same(found, expected, scheduler)
 
 
 @EXPENSIVE
-@given(dense_layouts, grouping_layouts, cell_layouts, schedulers)
-def test_de_from_dense_expression(inputs, layout, grouping_layout, covariate_layout, scheduler):
+@given(dense_layouts, grouping_layouts, cell_layouts, schedulers, st.sampled_from([0, 1, 4]))
+def test_de_from_dense_expression(inputs, layout, grouping_layout, covariate_layout, scheduler, single):
     found = nd.de(
         of_kind(inputs.groupings, grouping_layout),
         of_kind(inputs.expression, layout),
         of_kind(inputs.normalised_covariates, covariate_layout),
+        single=single,
         lowmem=False,
     )
-    expected = nd.de(inputs.groupings, inputs.expression, inputs.normalised_covariates, lowmem=False)
+    expected = nd.de(inputs.groupings, inputs.expression, inputs.normalised_covariates, single=single, lowmem=False)
     assert_same(found, expected, scheduler)
 
 
@@ -212,7 +214,7 @@ def pipeline(counts: Any, inputs: Inputs) -> dict[str, np.ndarray]:
             "expression": expression,
             "covariates": covariates,
             **{f"de {name}": array for name, array in vars(differential).items()},
-            **{f"coex {name}": array for name, array in nd.coex(expression, covariates, bs=40)._asdict().items()},
+            **{f"coex {name}": array for name, array in vars(nd.coex(expression, covariates, bs=40)).items()},
         }
     )[0]
 

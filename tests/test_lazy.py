@@ -62,6 +62,21 @@ LAZY_STEPS = {
     ),
     "de, implicit": lambda data: nd.de(data.groupings, data.expression, data.covariates, lowmem=False),
     "de, dense": lambda data: nd.de(data.groupings, data.expression[1:], data.covariates, lowmem=False),
+    "de of groupings alone, implicit": lambda data: nd.de(
+        data.groupings, data.expression, data.covariates, single=1, lowmem=False
+    ),
+    "de of groupings alone, dense": lambda data: nd.de(
+        data.groupings, data.expression[1:], data.covariates, single=1, lowmem=False
+    ),
+    "de of all groupings jointly, implicit": lambda data: nd.de(
+        data.groupings, data.expression, data.covariates, single=4, lowmem=False
+    ),
+    "de of all groupings jointly, dense": lambda data: nd.de(
+        data.groupings, data.expression[1:], data.covariates, single=4, lowmem=False
+    ),
+    "de with principal components": lambda data: nd.de(
+        data.groupings, data.expression, data.covariates, single=4, mpc=3, lowmem=False
+    ),
     "coex, implicit": lambda data: nd.coex(data.expression, data.covariates, bs=40),
     "coex, dense": lambda data: nd.coex(data.expression[1:], data.covariates, bs=40),
 }

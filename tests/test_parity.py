@@ -156,6 +156,18 @@ class TestEachStepAlone:
         expected = oracles.de(chain.groupings, chain.normalised[0], covariates)
         assert_same_differential_expression(nd.de(chain.groupings, expression, covariates), expected)
 
+    @pytest.mark.parametrize(
+        "options", [{"single": 1}, {"single": 4}, {"single": 4, "mpc": 3, "method": "scipy"}], ids=str
+    )
+    def test_de_beside_other_groupings(self, chain, route, options):
+        expression, covariates = normalised(chain, route)
+        random = np.random.default_rng(7)
+        n_cells = chain.groupings.shape[1]
+        groupings = np.vstack([chain.groupings[:3], random.random((3, n_cells)) < 0.1]).astype(np.float64)
+        expected = oracles.de(groupings, *chain.normalised, lowmem=False, **options)
+        found = nd.de(scipy.sparse.csr_array(groupings), expression, covariates, lowmem=False, **options)
+        assert_same_differential_expression(found, expected)
+
     def test_coex(self, chain, route):
         assert_same_coexpression(chain, *normalised(chain, route))
 

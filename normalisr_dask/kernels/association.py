@@ -7,13 +7,15 @@ With x̃ and ỹ the residuals of x and y on C (rank ρ) over n cells,
 Source: Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
 """
 
+import warnings
+
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
-from normalisr_dask.kernels.p_values import p_value
+from normalisr_dask.kernels.p_values import log10_p_value, p_value
 
 Floats = NDArray[np.float64]
 
@@ -76,23 +78,73 @@ def varies(squares: Floats) -> NDArray[np.bool_]:
     return np.asarray(about_mean > NO_DEVIATION * raw)
 
 
-def degrees_of_freedom(gram: Floats, loss_of_rank: Floats, *, n_cells: int) -> Floats:
+def degrees_of_freedom(
+    gram: Floats, loss_of_rank: Floats, further_rank: Floats | None = None, *, n_cells: int
+) -> Floats:
     """Return ν = n − 1 − ρ − loss of every gene (genes,), ρ the rank of the covariates.
+
+    Parameters
+    ----------
+    gram
+        Covariates × covariatesᵀ (q, q).
+    loss_of_rank
+        Degrees of freedom that the genes have lost already (genes,).
+    further_rank
+        Rank of all groupings after covariates (1,), where the others are covariates of each.
+    n_cells
+        Number of cells n.
 
     Raises
     ------
     ValueError
         If none is left for a gene.
     """
-    covariate_rank = int(symmetric_pinv(gram)[1])
-    degrees = n_cells - 1 - covariate_rank - loss_of_rank
+    rank = int(symmetric_pinv(gram)[1])
+    if further_rank is not None:
+        rank += max(0, int(further_rank[0]) - 1)
+    return remaining_degrees(np.full_like(loss_of_rank, rank), loss_of_rank, n_cells=n_cells)
+
+
+def remaining_degrees(rank: Floats, loss_of_rank: Floats, *, n_cells: int) -> Floats:
+    """Return ν = n − 1 − rank − loss, of any shape.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    degrees = n_cells - 1 - rank - loss_of_rank
     if np.any(degrees <= 0):
         msg = (
-            f"expected more cells than covariates of rank {covariate_rank}, rank loss {loss_of_rank.max():g} and 1 "
-            f"for the grouping, found {n_cells} cells; take more cells or fewer covariates"
+            f"expected more cells than covariates of rank {rank.max():g}, rank loss {loss_of_rank.max():g} and 1 for "
+            f"the grouping, found {n_cells} cells; take more cells or fewer covariates"
         )
         raise ValueError(msg)
     return np.asarray(degrees)
+
+
+class UntestableGroupingWarning(UserWarning):
+    """Some groupings cannot be tested."""
+
+
+def warn_of_untestable(variance: Floats, *, reason: str) -> Floats:
+    """Return the variances of the groupings (groupings,), with a warning if some are 0."""
+    untestable = np.flatnonzero(variance <= 0)
+    if untestable.size:
+        which = "the grouping" if len(variance) == 1 else f"{untestable.size} of {len(variance)} groupings"
+        msg = f"{which} cannot be tested, the first at position {untestable[0]}: {reason}; P = 1 and no effect"
+        warnings.warn(msg, UntestableGroupingWarning, stacklevel=2)
+    return variance
+
+
+def tested_p_value(squares: Floats, degrees: Floats) -> Floats:
+    """Return P-values; a test without degrees of freedom has R² = 0 and P = 1."""
+    return p_value(squares, np.maximum(degrees, 1.0))
+
+
+def tested_log10_p_value(squares: Floats, degrees: Floats) -> Floats:
+    """Return log10 of :func:`tested_p_value`."""
+    return log10_p_value(squares, np.maximum(degrees, 1.0))
 
 
 def gamma(products: Floats, row_variance: Floats, gene_variance: Floats, *, n_cells: int) -> Floats:
@@ -123,47 +175,5 @@ def r_squared(products: Floats, row_variance: Floats, gene_variance: Floats, *, 
 def standard_error(r_squared: Floats, row_variance: Floats, gene_variance: Floats, degrees: Floats) -> Floats:
     """Return sqrt(vary (1 − R²)/(ν varx)), (rows, genes); 0 where the row has no variance left."""
     defined = row_variance > 0
-    scale = degrees * np.where(defined, row_variance, 1.0)
+    scale = np.maximum(degrees, 1.0) * np.where(defined, row_variance, 1.0)
     return np.where(defined, np.sqrt(gene_variance * (1.0 - r_squared) / scale), 0.0)
-
-
-def tile_sum(block: Block, other: Block) -> Floats:
-    """Return Σ_cells x̃ỹ of two blocks of genes, (genes of the first, genes of the second)."""
-    return np.asarray(block @ other.T)
-
-
-def finish_tile(
-    total: Floats,
-    *,
-    is_diagonal: bool,
-    row_variance: Floats,
-    column_variance: Floats,
-    row_degrees: Floats,
-    column_degrees: Floats,
-    n_cells: int,
-) -> tuple[Floats, Floats]:
-    """Return P-value and mean(x̃ỹ) of a tile of gene pairs, both 0 where a gene meets itself.
-
-    Parameters
-    ----------
-    total
-        Σ x̃ỹ (rows, columns).
-    is_diagonal
-        Whether rows and columns are the same genes.
-    row_variance, column_variance
-        mean x̃² of the genes.
-    row_degrees, column_degrees
-        Degrees of freedom of the genes; a pair has the smaller of the two.
-    n_cells
-        Number of cells.
-    """
-    has_variance = (row_variance > 0)[:, None] & (column_variance > 0)
-    dot = np.where(has_variance, total / n_cells, 0.0)
-    squares = r_squared(total, row_variance[:, None], column_variance, n_cells=n_cells)
-    if is_diagonal:
-        np.fill_diagonal(dot, 0.0)
-    degrees = np.minimum(row_degrees[:, None], column_degrees)
-    p_values = p_value(squares, degrees.flat[0] if np.all(degrees == degrees.flat[0]) else degrees)
-    if is_diagonal:
-        np.fill_diagonal(p_values, 0.0)
-    return p_values, dot

@@ -107,10 +107,31 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: 
 # ---- normvar
 
 
-def node_moments(*, covariates: Floats, cell_offset: Floats, weights: Floats, scaling_range: Floats) -> Floats:
+def zero_products(*, covariates: Floats, cell_offset: Floats) -> Floats:
+    """Return Σ_cells of z C, (1, q)."""
+    return zero_log_cpm(cell_offset)[None] @ covariates.T
+
+
+def with_zero_residual(covariates: Floats, cell_offset: Floats, zero_fit: Floats) -> Floats:
+    """Return the rows C and z̃ = z − a C, (q + 1, n).
+
+    A gene that is zero almost everywhere is z almost everywhere, which the covariates all but determine. Sums of z̃
+    instead of z leave the residual sum of squares of such a gene with its digits.
+    """
+    return np.vstack([covariates, zero_log_cpm(cell_offset) - zero_fit @ covariates])
+
+
+def in_zero_residual(fit: Floats, zero_fit: Floats) -> Floats:
+    """Return p with z − β C = p·(C, z̃) for every gene, (G, q + 1), from its fit (G, q + 2) and a (1, q)."""
+    return np.column_stack([zero_fit - fit[:, :-2], np.ones(len(fit))])
+
+
+def node_moments(
+    *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, scaling_range: Floats
+) -> Floats:
     """Return the dense sums that :func:`gene_fit` needs at every node τ, (m, pairs + 1).
 
-    These are Σ_cells of e^(2 τ L) b b' for all pairs of the rows b of C and z, and of e^(τ L) z.
+    These are Σ_cells of e^(2 τ L) b b' for all pairs of the rows b of C and z̃, and of e^(τ L) z.
 
     Parameters
     ----------
@@ -118,42 +139,50 @@ def node_moments(*, covariates: Floats, cell_offset: Floats, weights: Floats, sc
         C (q, n).
     cell_offset
         What log-CPM subtracts of every cell (n,).
+    zero_fit
+        a of z̃ = z − a C (1, q).
     weights
         w (n,).
     scaling_range
         Smallest and largest gene scaling (2,).
     """
-    basis = np.vstack([covariates, zero_log_cpm(cell_offset)])
+    basis = with_zero_residual(covariates, cell_offset, zero_fit)
     first, second = covariate_pairs(len(basis))
     growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
-    return np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ basis[-1]])
+    return np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ zero_log_cpm(cell_offset)])
 
 
 def node_products(
-    rows: Block, *, covariates: Floats, cell_offset: Floats, weights: Floats, scaling_range: Floats
+    rows: Block,
+    *,
+    covariates: Floats,
+    cell_offset: Floats,
+    zero_fit: Floats,
+    weights: Floats,
+    scaling_range: Floats,
 ) -> Floats:
-    """Return Σ_cells e^(τ L) b row for every row, node τ and row b of C and z, (r, m · (q + 1)).
+    """Return Σ_cells e^(τ L) b row for every row, node τ and row b of C and z̃, (r, m · (q + 1)).
 
     Parameters
     ----------
     rows
         (r, n), dense or sparse.
-    covariates, cell_offset, weights, scaling_range
+    covariates, cell_offset, zero_fit, weights, scaling_range
         As for :func:`node_moments`.
     """
-    basis = np.vstack([covariates, zero_log_cpm(cell_offset)])
+    basis = with_zero_residual(covariates, cell_offset, zero_fit)
     growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
     columns = (growth[:, None, :] * basis).reshape(-1, basis.shape[1])
     return np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
 
 
 def entry_sums(
-    block: Block, *, covariates: Floats, cell_offset: Floats, weights: Floats, gene_scaling: Floats
+    block: Block, *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, gene_scaling: Floats
 ) -> Floats:
-    """Return Σ_cells of u² s C, u² s z, u² s² and u s, (G, q + 3)."""
+    """Return Σ_cells of u² s C, u² s z̃, u² s² and u s, (G, q + 3)."""
     sparse = deviations(block)
     sums = np.zeros((sparse.shape[0], covariates.shape[0] + 3))
-    rows = np.ascontiguousarray(np.vstack([covariates, zero_log_cpm(cell_offset)]).T)
+    rows = np.ascontiguousarray(with_zero_residual(covariates, cell_offset, zero_fit).T)
     _add_entry_sums(sparse.indptr, sparse.indices, sparse.data, rows, np.log(weights), gene_scaling, sums)
     return sums
 
@@ -177,6 +206,7 @@ def gene_fit(
     gene_scaling: Floats,
     moments: Floats,
     scaling_range: Floats,
+    zero_fit: Floats,
     *,
     n_cells: int,
     keepvar: bool,
@@ -193,6 +223,8 @@ def gene_fit(
         From :func:`node_moments` (m, pairs + 1).
     scaling_range
         Smallest and largest gene scaling (2,).
+    zero_fit
+        a of z̃ = z − a C (1, q).
     n_cells
         Number of cells.
     keepvar
@@ -206,14 +238,16 @@ def gene_fit(
     with_covariates = sums[:, :q] + grams[:, q, :q]
     fitted = np.einsum("gkl,gl->gk", symmetric_pinv(grams[:, :q, :q])[0], with_covariates)
     squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
-    mean = (sums[:, q + 2] + at_genes[:, -1]) / n_cells
     residual = squares - np.einsum("gk,gk->g", fitted, with_covariates)
     residual = np.where(residual > ROUNDING * squares, residual, 0.0)
+    # of s + z itself, from those of s + z̃ = s + z − a C
+    squares += 2 * with_covariates @ zero_fit[0] + (grams[:, :q, :q] @ zero_fit[0]) @ zero_fit[0]
+    mean = (sums[:, q + 2] + at_genes[:, -1]) / n_cells
     factor = np.ones(len(sums))
     if keepvar:
         about_mean = squares - n_cells * mean**2
         factor = variance_factor(np.column_stack([about_mean, residual, squares]), gene_scaling)
-    return np.column_stack([fitted, factor, factor**2 * residual])
+    return np.column_stack([fitted + zero_fit, factor, factor**2 * residual])
 
 
 # ---- moments for the tests
@@ -252,7 +286,7 @@ def _add_row_products(offsets, genes, values, row_offsets, rows, row_values, pro
 
 
 def complete_products(
-    entries: Floats, node_sums: Floats, fit: Floats, gene_scaling: Floats, scaling_range: Floats
+    entries: Floats, node_sums: Floats, fit: Floats, gene_scaling: Floats, scaling_range: Floats, zero_fit: Floats
 ) -> Floats:
     """Return Σ_cells y row for every row and gene, (r, G).
 
@@ -268,10 +302,11 @@ def complete_products(
         t (G,).
     scaling_range
         Smallest and largest gene scaling (2,).
+    zero_fit
+        a of z̃ = z − a C (1, q).
     """
     at_genes = interpolation_matrix(gene_scaling, scaling_range)
-    basis_coefficients = np.column_stack([-fit[:, :-2], np.ones(len(fit))])
-    weights = (at_genes[:, :, None] * basis_coefficients[:, None, :]).reshape(len(fit), -1)
+    weights = (at_genes[:, :, None] * in_zero_residual(fit, zero_fit)[:, None, :]).reshape(len(fit), -1)
     return np.asarray(fit[:, -2] * (entries + node_sums @ weights.T))
 
 
@@ -294,22 +329,3 @@ def dense_normalised(
         log_weights=np.log(weights),
         gene_scaling=gene_scaling,
     )
-
-
-def dense_residuals(
-    block: Block, *, coefficients: Floats, normalised_covariates: Floats, **normalising: Floats
-) -> Floats:
-    """Return normalised expression of a block of counts less coefficients × covariates, genes × cells.
-
-    Parameters
-    ----------
-    block
-        Counts (G, n).
-    coefficients
-        Of the genes on the covariates of the test (G, q).
-    normalised_covariates
-        Covariates of the test (q, n).
-    **normalising
-        As for :func:`dense_normalised`.
-    """
-    return dense_normalised(block, **normalising) - coefficients @ normalised_covariates

@@ -2,18 +2,18 @@
 
 from typing import Literal
 
-import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.inputs import as_rows, as_vector
-from normalisr_dask.graph.layout import call_once, map_genes
-from normalisr_dask.kernels import association as kernels
-from normalisr_dask.kernels.p_values import log10_p_value, p_value
+from normalisr_dask.graph.inputs import as_rows
 from normalisr_dask.results import DifferentialExpression
-from normalisr_dask.steps.expression import expression_of, gram, remove_covariates
-from normalisr_dask.validation import check_choice
+from normalisr_dask.steps.association import AssociationInputs, loss_of_rank, result_of, simple_moments
+from normalisr_dask.steps.exclusive import exclusive_moments
+from normalisr_dask.steps.expression import expression_of, gram
+from normalisr_dask.steps.joint import component_moments, joint_moments
+from normalisr_dask.validation import check_choice, check_not_negative, check_positive
 
 GROUPINGS_PER_BLOCK = 500
+METHODS = ("auto", "scipy", "scipys", "sklearn")
 
 
 def de(
@@ -21,11 +21,15 @@ def de(
     dt,
     dc,
     bs: int = 0,
-    *,
-    single: Literal[0] = 0,
-    lowmem: bool = True,
     nth: int = 1,
+    single: Literal[0, 1, 4] = 0,
+    *,
+    lowmem: bool = True,
     dimreduce=0,
+    method: Literal["auto", "scipy", "sklearn"] = "auto",
+    mpc: int = 0,
+    qr: int = 0,
+    tol: float = 1e-8,
 ) -> DifferentialExpression:
     r"""Test every gene for differential expression in every grouping; lazy.
 
@@ -43,15 +47,28 @@ def de(
     dc : array (covariates, cells)
         Normalised covariates; none at all is (0, cells).
     bs : int
-        Groupings per block; 0 for 500.
-    single : {0}
-        How a test treats the other groupings. 0: ignores them.
-    lowmem : bool
-        Whether to leave alpha out (None). It is lazy: asked for, it costs nothing until computed.
+        Groupings per block; 0 for a number that keeps tasks small.
     nth : int
         Accepted for Normalisr's sake; Dask's scheduler decides on threads.
+    single : {0, 1, 4}
+        How the test of a grouping treats the others:
+
+        - 0 ignores them;
+        - 1 leaves out all cells of other groupings, for groupings of 0 and 1 such as a screen at low MOI: the cells
+          of the grouping alone are compared with the cells of none;
+        - 4 takes them as covariates, such as in a screen at high MOI.
+    lowmem : bool
+        Whether to leave alpha out (None). It is lazy: asked for, it costs nothing until computed.
     dimreduce : int or array (genes,)
         Degrees of freedom that the expression has lost already.
+    method, qr
+        Accepted for Normalisr's sake: they choose how it approximates what is computed exactly here.
+    mpc : int
+        Only for ``single=4``: take the top ``mpc`` principal components of the other groupings and covariates as
+        covariates, for each grouping its own; 0 for all of them. Costs an eigendecomposition a grouping.
+    tol : float
+        Only for ``single=4``: a grouping of which the covariates and others leave less than this share is not tested;
+        with ``mpc``, eigenvalues below this share of the largest count as zero.
 
     Returns
     -------
@@ -61,16 +78,34 @@ def de(
     Raises
     ------
     ValueError
-        If numbers of cells or genes differ, or ``single`` is unknown.
-        On compute: if no degree of freedom is left, or a value is NaN or infinite.
+        If numbers of cells or genes differ, or a keyword has an unknown value.
+        On compute: if no degree of freedom is left, a value is NaN or infinite, or a grouping for ``single=1`` has
+        other values than 0 and 1.
+    NotImplementedError
+        If ``method`` is "scipys", as in Normalisr.
+
+    Warns
+    -----
+    UntestableGroupingWarning
+        On compute: if a grouping has one value in all cells of its test, or covariates (with ``single=4`` also other
+        groupings) determine it. It then has P = 1, γ = 0 and varg = 0.
 
     Notes
     -----
-    A grouping with one value in all cells has P = 1 and zeros; one that the covariates determine, or a gene without
-    variance after covariates, has P = 1 and γ = 0.
+    A gene without variance after covariates has P = 1 and γ = 0.
+
+    With ``single=1``, n, ρ and all moments are those of the grouping's own test. One pass gives the moments of the
+    cells of every grouping and of the cells of none, and a test adds two of them up. With ``single=4``, S = X̃X̃ᵀ of
+    all groupings has one generalised inverse S⁻, and
+
+    .. math:: γ = S^- X̃ỹ, \quad \mathrm{varx}_k = 1/(n S^-_{kk}), \quad
+              \mathrm{vary}_k = \mathrm{RSS}/n + γ_k^2 \mathrm{varx}_k, \quad
+              ν = n − ρ − \mathrm{rank} S − \mathrm{dimreduce}.
 
     Cost: two passes over dt, and for the products O(genes · non-zeros of dg), or O(genes · cells · groupings) for
-    dense dg. Memory: one block a task and genes × groupings of a block of groupings.
+    dense dg; ``single=1`` takes O(genes · cells · covariates), or O(non-zeros · covariates) from sparse counts;
+    ``single=4`` another O(groupings³ + groupings² · genes). Memory: one block a task and genes × groupings of a block
+    of groupings; with ``single=4`` three times groupings².
 
     References
     ----------
@@ -86,59 +121,32 @@ def de(
     >>> result.pvalue.compute().round(6)
     array([[1.01e-04, 1.00e+00]])
     """
-    del nth
-    check_choice(single, (0,), "single")
+    del nth, qr
+    check_choice(single, (0, 1, 4), "single")
+    check_choice(method, METHODS, "method")
+    check_not_negative(mpc, "mpc")
+    check_positive(tol, "tol")
+    if method == "scipys":
+        msg = "method='scipys' is not implemented, as in Normalisr; leave it out: the exact method needs no choice"
+        raise NotImplementedError(msg)
     expression = expression_of(dt, "dt")
-    n_genes, n_cells = expression.shape
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    groupings = as_rows(dg, "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK})
-
     covariate_gram = gram(covariates)
-    genes = expression.residuals(covariates, covariate_gram)
-    tested = remove_covariates(groupings, covariates, covariate_gram, "dg")
-    gene_variance = map_genes(kernels.residual_variance, genes.squares, n_cells=n_cells)
-    has_two_values = map_genes(kernels.varies, tested.squares, dtype=bool)
-    grouping_variance = map_genes(kernels.residual_variance, tested.squares, n_cells=n_cells) * has_two_values
-    products = expression.products(groupings, tested.fit, covariates, genes)
-    degrees = call_once(
-        kernels.degrees_of_freedom,
+    inputs = AssociationInputs(
+        as_rows(dg, "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK}),
+        expression,
+        covariates,
         covariate_gram,
-        loss_of_rank(dimreduce, n_genes),
-        shape=(n_genes,),
-        n_cells=n_cells,
-    ).rechunk((expression.chunks[0],))
-    variance = da.where(has_two_values[:, None], gene_variance[None, :], 0.0)
-    gamma, r_squared = (
-        da.map_blocks(kernel, products, grouping_variance[:, None], variance, n_cells=n_cells, dtype=np.float64)
-        for kernel in (kernels.gamma, kernels.r_squared)
+        expression.residuals(covariates, covariate_gram),
+        loss_of_rank(dimreduce, expression.shape[0]),
     )
-    dof = da.broadcast_to(degrees, gamma.shape, chunks=gamma.chunks)
-    alpha = None
-    if not lowmem:
-        fitted = genes.fit[None] - gamma[:, :, None] * tested.fit[:, None]
-        alpha = da.where(has_two_values[:, None, None], fitted, 0.0)
-    return DifferentialExpression(
-        da.map_blocks(p_value, r_squared, degrees[None], dtype=np.float64),
-        gamma,
-        alpha,
-        grouping_variance,
-        variance,
-        se=da.map_blocks(
-            kernels.standard_error, r_squared, grouping_variance[:, None], variance, degrees[None], dtype=np.float64
-        ),
-        dof=dof,
-        log10_pvalue=da.map_blocks(log10_p_value, r_squared, degrees[None], dtype=np.float64),
-    )
-
-
-def loss_of_rank(dimreduce, n_genes: int) -> da.Array:
-    """Return the degrees of freedom lost by every gene (genes,) from one number or one a gene.
-
-    Raises
-    ------
-    ValueError
-        If there are neither one nor as many as genes.
-    """
-    if np.ndim(dimreduce) == 0:
-        return da.full((n_genes,), float(dimreduce), chunks=-1)
-    return as_vector(dimreduce, "dimreduce", n_genes, "genes").astype(np.float64).rechunk(-1)
+    with_alpha = not lowmem
+    if single == 0:
+        moments = simple_moments(inputs, with_alpha=with_alpha)
+    elif single == 1:
+        moments = exclusive_moments(inputs, groupings_per_block=bs, with_alpha=with_alpha)
+    elif mpc == 0:
+        moments = joint_moments(inputs, tolerance=tol, with_alpha=with_alpha)
+    else:
+        moments = component_moments(inputs, n_components=mpc, tolerance=tol, with_alpha=with_alpha)
+    return result_of(moments)

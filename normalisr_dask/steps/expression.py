@@ -22,8 +22,7 @@ from normalisr_dask.graph.layout import (
     sum_over_genes,
 )
 from normalisr_dask.graph.products import product_over_cells
-from normalisr_dask.kernels import association, chebyshev, implicit
-from normalisr_dask.kernels import normalisation as dense
+from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_groups
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
 
@@ -46,6 +45,25 @@ class Residuals(NamedTuple):
     squares: da.Array
 
 
+class Groups(NamedTuple):
+    """Groups of cells: those in no grouping, and those of each of a block of groupings.
+
+    Attributes
+    ----------
+    labels : int64 (cells,)
+        0 in no grouping, k + 1 in grouping k alone, −1 in several.
+    first, n_groupings : int
+        The block of groupings.
+    counts : float64 (groups, (q + 1)²)
+        Σ over each group's cells of (C, 1)(C, 1)ᵀ.
+    """
+
+    labels: da.Array
+    first: int
+    n_groupings: int
+    counts: da.Array
+
+
 class Expression(Protocol):
     """What the association tests ask of normalised expression, genes × cells."""
 
@@ -63,8 +81,8 @@ class Expression(Protocol):
     def products(self, rows: da.Array, row_fit: da.Array, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes)."""
 
-    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
-        """Return the residuals themselves, dense (genes, cells)."""
+    def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return Σ over each group's cells of ỹ C, ỹ and ỹ² of the residuals ỹ, (genes, groups · (q + 2))."""
 
 
 def expression_of(values, name: str) -> Expression:
@@ -143,10 +161,16 @@ class DenseForm:
             by_cell={"covariates": covariates},
         )
 
-    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
-        """Return the residuals themselves, dense (genes, cells)."""
-        return map_matrix(
-            dense.remove_covariates, self.array, by_cell={"covariates": covariates}, by_gene={"coefficients": own.fit}
+    def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return Σ over each group's cells of ỹ C, ỹ and ỹ², (genes, groups · (q + 2)); one pass."""
+        return sum_over_cells(
+            exclusive.residual_group_moments,
+            self.array,
+            width=(groups.n_groupings + 1) * (covariates.shape[0] + 2),
+            by_cell={"labels": groups.labels, "covariates": covariates},
+            by_gene={"coefficients": own.fit},
+            first=groups.first,
+            n_groupings=groups.n_groupings,
         )
 
 
@@ -173,6 +197,12 @@ class LogCpmForm:
             by_cell={"cell_offset": self.cell_offset},
             shared={"total": da.asarray(_NO_TOTAL)},
         )
+
+    def zero_fit(self, covariates: da.Array) -> da.Array:
+        """Return coefficients of the log-CPM of a zero count on the covariates, (1, q); needs no counts."""
+        by_cell = {"cell_offset": self.cell_offset, "covariates": covariates}
+        products = sum_of_vectors(implicit.zero_products, by_cell, shape=(1, covariates.shape[0]))
+        return map_genes(coefficients, products, shared=(gram(covariates),), shape=(covariates.shape[0],))
 
     def cell_squares(self, covariates: da.Array, scale: da.Array) -> da.Array:
         """Return every cell's sum of squared standardised residuals on the covariates, (1, cells); two passes."""
@@ -220,6 +250,7 @@ class NormalisedForm:
         """Normalise log-CPM; one pass over the counts and one over vectors of length cells."""
         n_covariates, n_cells = covariates.shape
         bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        zero_fit = log_cpm.zero_fit(covariates)
         by_cell = {"covariates": covariates, "cell_offset": log_cpm.cell_offset, "weights": weights}
         sums = sum_over_cells(
             implicit.entry_sums,
@@ -227,16 +258,20 @@ class NormalisedForm:
             width=n_covariates + 3,
             by_cell=by_cell,
             by_gene={"gene_scaling": gene_scaling},
+            shared={"zero_fit": zero_fit},
         )
         n_pairs = (n_covariates + 1) * (n_covariates + 2) // 2
         moments = sum_of_vectors(
-            implicit.node_moments, by_cell, shape=(chebyshev.N_NODES, n_pairs + 1), shared={"scaling_range": bounds}
+            implicit.node_moments,
+            by_cell,
+            shape=(chebyshev.N_NODES, n_pairs + 1),
+            shared={"scaling_range": bounds, "zero_fit": zero_fit},
         )
         fit = map_genes(
             implicit.gene_fit,
             sums,
             gene_scaling.rechunk((sums.chunks[0],)),
-            shared=(moments, bounds),
+            shared=(moments, bounds, zero_fit),
             shape=(n_covariates + 2,),
             n_cells=n_cells,
             keepvar=keepvar,
@@ -283,12 +318,13 @@ class NormalisedForm:
             by_gene={"gene_scaling": self.gene_scaling},
             by_cell={"weights": self.weights},
         )
+        zero_fit = self.log_cpm.zero_fit(self.covariates)
         node_sums = sum_over_cells(
             implicit.node_products,
             rows,
             width=chebyshev.N_NODES * (self.covariates.shape[0] + 1),
             by_cell=self._by_cell,
-            shared={"scaling_range": self.scaling_range},
+            shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
         )
         gene_chunks = (entries.chunks[1],)
         return da.blockwise(
@@ -304,6 +340,8 @@ class NormalisedForm:
             ("genes",),
             self.scaling_range,
             ("range",),
+            zero_fit,
+            ("one", "covariates"),
             concatenate=True,
             dtype=np.float64,
             meta=np.empty((0, 0)),
@@ -326,11 +364,37 @@ class NormalisedForm:
         # Σ ỹ x̃ = Σ y x − (coefficients of x) (C Cᵀ) (coefficients of y)ᵀ
         return self.raw_products(rows) - (row_fit @ covariate_products) @ own.fit.T
 
-    def residual_array(self, covariates: da.Array, own: Residuals) -> da.Array:
-        """Return the residuals themselves, dense (genes, cells); a task reads counts and makes them of these."""
-        return map_matrix(
-            implicit.dense_residuals,
+    def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
+        """Return Σ over each group's cells of ỹ C, ỹ and ỹ², (genes, groups · (q + 2)); one pass over the counts."""
+        n_tested, n_basis, n_groups = covariates.shape[0] + 1, self.covariates.shape[0] + 1, groups.n_groupings + 1
+        by_cell = {**self._by_cell, "labels": groups.labels, "test_covariates": covariates}
+        zero_fit = self.log_cpm.zero_fit(self.covariates)
+        entries = sum_over_cells(
+            implicit_groups.entry_group_sums,
             self.log_cpm.counts,
-            by_cell={**self._by_cell, "normalised_covariates": covariates},
-            by_gene={"fit": self.fit, "gene_scaling": self.gene_scaling, "coefficients": own.fit},
+            width=n_groups * (n_tested + n_basis + 1),
+            by_cell=by_cell,
+            by_gene={"gene_scaling": self.gene_scaling},
+            shared={"zero_fit": zero_fit},
+            first=groups.first,
+            n_groupings=groups.n_groupings,
+        )
+        n_pairs = n_basis * (n_basis + 1) // 2
+        node_sums = sum_of_vectors(
+            implicit_groups.node_group_sums,
+            by_cell,
+            shape=(n_groups, chebyshev.N_NODES * (n_basis * n_tested + n_pairs)),
+            shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
+            first=groups.first,
+            n_groupings=groups.n_groupings,
+        )
+        gene_chunks = (entries.chunks[0],)
+        return map_genes(
+            implicit_groups.complete_group_moments,
+            entries,
+            self.fit.rechunk((*gene_chunks, -1)),
+            self.gene_scaling.rechunk(gene_chunks),
+            own.fit.rechunk((*gene_chunks, -1)),
+            shared=(node_sums, groups.counts, self.scaling_range, zero_fit),
+            shape=(n_groups * (n_tested + 1),),
         )

@@ -61,14 +61,3 @@ def test_values_that_are_not_finite():
     rows = np.array([[1.0, 2.0], [np.nan, 1.0]])
     with pytest.raises(ValueError, match="expected finite values in dg, found nan as the sum of a row's values"):
         association.row_products(rows, covariates=np.ones((1, 2)), name="dg")
-
-
-def test_a_tile_on_the_diagonal_is_empty_there():
-    arguments = {name: np.ones(3) for name in ("row_variance", "column_variance")}
-    arguments |= {name: np.full(3, 20.0) for name in ("row_degrees", "column_degrees")}
-    p_values, dot = association.finish_tile(np.ones((3, 3)), is_diagonal=True, n_cells=10, **arguments)
-    np.testing.assert_array_equal(np.diag(p_values), 0)
-    np.testing.assert_array_equal(np.diag(dot), 0)
-    p_values, dot = association.finish_tile(np.ones((3, 3)), is_diagonal=False, n_cells=10, **arguments)
-    np.testing.assert_array_equal(dot, 0.1)
-    assert (p_values > 0).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from normalisr_dask.kernels import association, counts, implicit, log_cpm, normalisation
+from normalisr_dask.kernels import association, counts, exclusive, implicit, implicit_groups, log_cpm, normalisation
 from normalisr_dask.kernels.blocks import as_sparse, dense_float, dense_from_entries
 from normalisr_dask.kernels.linear_algebra import cross_product
 
@@ -33,6 +33,8 @@ OF_CELLS = {
     "normalised_covariates": RANDOM.normal(size=(N_COVARIATES, N_CELLS)),
     "others": RANDOM.normal(size=(2, N_CELLS)),
     "rows": (RANDOM.random((4, N_CELLS)) < 0.4).astype(np.int8),
+    "labels": RANDOM.integers(-1, 4, N_CELLS),
+    "test_covariates": RANDOM.normal(size=(2, N_CELLS)),
 }
 OF_GENES = {
     "coefficients": RANDOM.normal(size=(N_GENES, N_COVARIATES)),
@@ -134,7 +136,27 @@ CASES = {
     "implicit cell_squares": Case(
         implicit.cell_squares, COUNTS, ("fit", "covariates", "cell_offset", "cell_scale"), "cells"
     ),
-    "entry_sums": Case(implicit.entry_sums, COUNTS, ("covariates", "cell_offset", "weights", "gene_scaling"), "genes"),
+    "entry_sums": Case(
+        implicit.entry_sums,
+        COUNTS,
+        ("covariates", "cell_offset", "weights", "gene_scaling"),
+        "genes",
+        {"zero_fit": np.linspace(-1, 1, N_COVARIATES)[None]},
+    ),
+    "entry_group_sums": Case(
+        implicit_groups.entry_group_sums,
+        COUNTS,
+        ("labels", "test_covariates", "covariates", "cell_offset", "weights", "gene_scaling"),
+        "genes",
+        {"zero_fit": np.linspace(-1, 1, N_COVARIATES)[None], "first": 1, "n_groupings": 2},
+    ),
+    "residual_group_moments": Case(
+        exclusive.residual_group_moments,
+        EXPRESSION,
+        ("labels", "covariates", "coefficients"),
+        "genes",
+        {"first": 0, "n_groupings": 3},
+    ),
     "entry_products": Case(implicit.entry_products, COUNTS, ("rows", "weights", "gene_scaling"), "rows"),
     "dense_normalised": Case(
         implicit.dense_normalised, COUNTS, ("cell_offset", "fit", "covariates", "weights", "gene_scaling"), "block"

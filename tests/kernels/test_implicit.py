@@ -6,6 +6,7 @@ import scipy.sparse
 
 from normalisr_dask.kernels import implicit
 from normalisr_dask.kernels.chebyshev import check_range
+from normalisr_dask.kernels.linear_algebra import coefficients
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
 
 N_GENES, N_CELLS = 40, 60
@@ -36,11 +37,15 @@ def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar,
     of_cells = {name: arrays[name] for name in ("covariates", "cell_offset", "weights")}
     scaling = arrays["gene_scaling"]
     bounds = check_range(arrays["weights"], scaling)
+    of_zero = {name: arrays[name] for name in ("covariates", "cell_offset")}
+    covariate_gram = arrays["covariates"] @ arrays["covariates"].T
+    zero_fit = coefficients(implicit.zero_products(**of_zero), covariate_gram)
     fit = implicit.gene_fit(
-        implicit.entry_sums(block, **of_cells, gene_scaling=scaling),
+        implicit.entry_sums(block, **of_cells, zero_fit=zero_fit, gene_scaling=scaling),
         scaling,
-        implicit.node_moments(**of_cells, scaling_range=bounds),
+        implicit.node_moments(**of_cells, zero_fit=zero_fit, scaling_range=bounds),
         bounds,
+        zero_fit,
         n_cells=N_CELLS,
         keepvar=keepvar,
     )
@@ -58,10 +63,11 @@ def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar,
     for rows in (arrays["rows"], scipy.sparse.csr_array(arrays["rows"])):
         products = implicit.complete_products(
             implicit.entry_products(block, rows, weights=arrays["weights"], gene_scaling=scaling),
-            implicit.node_products(rows, **of_cells, scaling_range=bounds),
+            implicit.node_products(rows, **of_cells, zero_fit=zero_fit, scaling_range=bounds),
             fit,
             scaling,
             bounds,
+            zero_fit,
         )
         exact = arrays["rows"] @ expected.T
         np.testing.assert_allclose(products, exact, atol=1e-9 * np.abs(exact).max())

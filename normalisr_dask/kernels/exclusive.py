@@ -1,0 +1,185 @@
+r"""Each grouping by itself: its own cells against the cells of no grouping, all groupings in one pass over the data.
+
+Cell c has label 0 if it is in no grouping (a control), k + 1 if it is in grouping k alone, and −1 if it is in several
+and thus in no test. The cells of test k are the controls and those of label k + 1, so that every moment of test k is
+the sum of two of the moments below, which one pass gives for all labels at once.
+
+Letters of the shapes: G genes, q covariates, n cells of a block, K groupings of a block of groupings. Groups are the
+controls and then these groupings, K + 1.
+"""
+
+import math
+
+import numpy as np
+import scipy.sparse
+from numba import njit
+from numpy.typing import NDArray
+
+from normalisr_dask.kernels.blocks import Block, dense_float
+from normalisr_dask.kernels.linear_algebra import symmetric_pinv
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+CONTROL = 0
+IN_SEVERAL = -1
+#: A residual sum of squares below this share of the sum of squares that it is subtracted from is rounding.
+ROUNDING = 1e-13
+
+
+def exclusive_labels(rows: Block) -> Labels:
+    """Return the label of every cell, (1, n), from all groupings.
+
+    Raises
+    ------
+    ValueError
+        If a value is neither 0 nor 1.
+    """
+    memberships = scipy.sparse.csc_array(rows)
+    memberships.eliminate_zeros()
+    is_other = memberships.data != 1
+    if is_other.any():
+        first = int(np.flatnonzero(is_other)[0])
+        msg = (
+            f"expected 0 and 1 in dg for single=1, found {memberships.data[first]} in grouping "
+            f"{memberships.indices[first]}; single=0 and single=4 take any numbers"
+        )
+        raise ValueError(msg)
+    n_groupings = np.diff(memberships.indptr)
+    labels = np.full(memberships.shape[1], CONTROL, dtype=np.int64)
+    labels[n_groupings > 1] = IN_SEVERAL
+    labels[n_groupings == 1] = memberships.indices[memberships.indptr[:-1][n_groupings == 1]] + 1
+    return labels[None]
+
+
+def group_of_cells(labels: Labels, *, first: int, n_groupings: int) -> Labels:
+    """Return every cell's group (0: controls), −1 where it is in none of the block of groupings from ``first``."""
+    groups = labels - first
+    return np.where(labels == CONTROL, 0, np.where((groups > 0) & (groups <= n_groupings), groups, -1))
+
+
+def group_counts(*, labels: Labels, covariates: Floats, first: int, n_groupings: int) -> Floats:
+    """Return Σ over each group's cells of (C, 1)(C, 1)ᵀ, flat, (K + 1, (q + 1)²)."""
+    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    rows = np.vstack([covariates, np.ones(labels.size)])
+    sums = np.zeros((n_groupings + 1, len(rows) ** 2))
+    chosen = groups >= 0
+    by_group = scipy.sparse.csr_array(
+        (np.ones(np.count_nonzero(chosen)), (groups[chosen], np.flatnonzero(chosen))), shape=(len(sums), labels.size)
+    )
+    sums += by_group @ (rows[:, None] * rows).reshape(-1, labels.size).T
+    return sums
+
+
+def residual_group_moments(
+    block: Block, *, labels: Labels, covariates: Floats, coefficients: Floats, first: int, n_groupings: int
+) -> Floats:
+    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(q + 2)), of the residuals ỹ = y − α C."""
+    expression = np.ascontiguousarray(dense_float(block))
+    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    sums = np.zeros((len(expression), n_groupings + 1, len(covariates) + 2))
+    order = np.flatnonzero(groups >= 0)
+    _add_group_moments(
+        expression, order, groups, np.ascontiguousarray(covariates.T), np.ascontiguousarray(coefficients), sums
+    )
+    return sums.reshape(len(sums), math.prod(sums.shape[1:]))
+
+
+@njit(nogil=True, cache=True)
+def _add_group_moments(expression, cells, groups, covariates, coefficients, sums):  # type: ignore[no-untyped-def]
+    n_covariates = covariates.shape[1]
+    for gene in range(expression.shape[0]):
+        for cell in cells:
+            residual = expression[gene, cell]
+            for row in range(n_covariates):
+                residual -= coefficients[gene, row] * covariates[cell, row]
+            of_group = sums[gene, groups[cell]]
+            for row in range(n_covariates):
+                of_group[row] += residual * covariates[cell, row]
+            of_group[n_covariates] += residual
+            of_group[n_covariates + 1] += residual * residual
+
+
+# ---- the tests, from the moments of controls and groupings
+
+
+def _of_tests(by_group: Floats) -> Floats:
+    """Add the controls to every grouping: (K + 1, …) to (K, …)."""
+    return by_group[1:] + by_group[:1]
+
+
+def exclusive_groupings(counts: Floats) -> Floats:
+    """Return of every test its varx, ν without the genes' loss of rank, and coefficients of x on C, (K, q + 2).
+
+    Parameters
+    ----------
+    counts
+        From :func:`group_counts`, (K + 1, (q + 1)²).
+
+    Returns
+    -------
+    A test without cells of its own, without controls, whose covariates determine its grouping, or without a degree of
+    freedom, has varx = 0.
+    """
+    grams, own, inverse, rank = _designs(counts)
+    n_cells, n_own = grams[:, -1, -1], own[:, -1, -1]
+    with_covariates = own[:, -1, :-1]
+    fitted = np.einsum("kij,kj->ki", inverse, with_covariates)
+    squares = n_own - np.einsum("ki,ki->k", fitted, with_covariates)
+    degrees = n_cells - 1 - rank
+    is_testable = (n_own > 0) & (n_own < n_cells) & (squares > ROUNDING * n_own) & (degrees > 0)
+    variance = np.where(is_testable, squares / np.where(n_cells > 0, n_cells, 1), 0.0)
+    return np.column_stack([variance, np.maximum(degrees, 0), fitted])
+
+
+def exclusive_products(moments: Floats, counts: Floats) -> Floats:
+    """Return mean(x̃ỹ) and mean(ỹ²) of every test over its own cells, (G, 2, K).
+
+    Parameters
+    ----------
+    moments
+        From :func:`residual_group_moments` (G, (K + 1)(q + 2)).
+    counts
+        From :func:`group_counts` (K + 1, (q + 1)²).
+    """
+    grams, own, inverse, _ = _designs(counts)
+    by_group = _by_group(moments, counts)
+    of_tests = _of_tests(by_group)
+    n_cells = np.maximum(grams[:, -1, -1], 1.0)
+    with_covariates = of_tests[:, :, :-2]
+    fitted = np.einsum("kij,kj->ki", inverse, own[:, -1, :-1])
+    products = by_group[1:, :, -2] - np.einsum("kgi,ki->kg", with_covariates, fitted)
+    raw = of_tests[:, :, -1]
+    squares = raw - np.einsum("kgi,kgi->kg", with_covariates @ inverse, with_covariates)
+    squares = np.where(squares > ROUNDING * raw, squares, 0.0)
+    return np.stack([(part / n_cells[:, None]).T for part in (products, squares)], axis=1)
+
+
+def exclusive_coefficients(moments: Floats, global_coefficients: Floats, counts: Floats) -> Floats:
+    """Return the coefficients of y on C over the cells of every test, (G, K, q).
+
+    Parameters
+    ----------
+    moments
+        From :func:`residual_group_moments` (G, (K + 1)(q + 2)).
+    global_coefficients
+        α of ỹ = y − α C (G, q).
+    counts
+        From :func:`group_counts` (K + 1, (q + 1)²).
+    """
+    grams, _, inverse, _ = _designs(counts)
+    with_covariates = _of_tests(_by_group(moments, counts))[:, :, :-2] + global_coefficients @ grams[:, :-1, :-1]
+    return np.asarray(np.swapaxes(with_covariates @ inverse, 0, 1))
+
+
+def _by_group(moments: Floats, counts: Floats) -> Floats:
+    return np.swapaxes(moments.reshape(len(moments), len(counts), moments.shape[1] // len(counts)), 0, 1)
+
+
+def _designs(counts: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+    """Return Gram matrices of (C, 1) of the tests and of the groupings alone, pseudo-inverses of C's, and ranks."""
+    side = round(counts.shape[1] ** 0.5)
+    by_group = counts.reshape(-1, side, side)
+    grams = _of_tests(by_group)
+    inverse, rank = symmetric_pinv(grams[:, :-1, :-1])
+    return grams, by_group[1:], inverse, rank

@@ -1,0 +1,187 @@
+r"""Moments of groups of cells from the implicit matrix: the counterpart of dense ``residual_group_moments``.
+
+As in :mod:`normalisr_dask.kernels.implicit`, :math:`y_{gc} = k_g u_{gc} (s_{gc} + p_g·b_c)` with b = (C, z̃) and
+p = (a − β, 1) where z̃ = z − a C: sums that involve s run over the non-zeros, the others are interpolated between
+Chebyshev nodes.
+
+Letters of the shapes: G genes, q covariates of the normalisation, r those of the test, n cells of a block, m nodes,
+K + 1 groups (controls and groupings).
+"""
+
+import math
+
+import numpy as np
+import scipy.sparse
+from numba import njit
+from numpy.typing import NDArray
+
+from normalisr_dask.kernels.blocks import Block
+from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
+from normalisr_dask.kernels.exclusive import Labels, group_of_cells
+from normalisr_dask.kernels.implicit import deviations, in_zero_residual, with_zero_residual
+from normalisr_dask.kernels.normalisation import covariate_pairs
+
+Floats = NDArray[np.float64]
+#: Genes whose products with the nodes are formed together, which bounds the memory of a task.
+GENES_AT_A_TIME = 2048
+
+
+def entry_group_sums(
+    block: Block,
+    *,
+    labels: Labels,
+    test_covariates: Floats,
+    covariates: Floats,
+    cell_offset: Floats,
+    zero_fit: Floats,
+    weights: Floats,
+    gene_scaling: Floats,
+    first: int,
+    n_groupings: int,
+) -> Floats:
+    """Return Σ over each group's cells of u s (C of the test, 1), u² s b and u² s², flat, (G, (K + 1)(r + q + 3))."""
+    sparse = deviations(block)
+    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    once = np.vstack([test_covariates, np.ones(labels.size)]).T
+    twice = with_zero_residual(covariates, cell_offset, zero_fit).T
+    sums = np.zeros((sparse.shape[0], n_groupings + 1, once.shape[1] + twice.shape[1] + 1))
+    chosen = np.flatnonzero(groups >= 0)
+    cells = chosen[np.argsort(groups[chosen], kind="stable")]  # one group after the other: its sums stay in the cache
+    _add_entry_sums(
+        cells,
+        groups,
+        sparse.indptr,
+        sparse.indices,
+        sparse.data,
+        np.ascontiguousarray(once),
+        np.ascontiguousarray(twice),
+        np.log(weights),
+        gene_scaling,
+        sums,
+    )
+    return sums.reshape(len(sums), math.prod(sums.shape[1:]))
+
+
+@njit(nogil=True, cache=True)
+def _add_entry_sums(  # type: ignore[no-untyped-def]
+    cells, groups, offsets, genes, values, once, twice, log_weights, gene_scaling, sums
+):
+    n_once, n_twice = once.shape[1], twice.shape[1]
+    for cell in cells:
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            gene = genes[entry]
+            weight = np.exp(gene_scaling[gene] * log_weights[cell])
+            weighted = weight * values[entry]
+            of_group = sums[gene, groups[cell]]
+            for row in range(n_once):
+                of_group[row] += weighted * once[cell, row]
+            for row in range(n_twice):
+                of_group[n_once + row] += weight * weighted * twice[cell, row]
+            of_group[n_once + n_twice] += weighted * weighted
+
+
+def node_group_sums(
+    *,
+    labels: Labels,
+    test_covariates: Floats,
+    covariates: Floats,
+    cell_offset: Floats,
+    zero_fit: Floats,
+    weights: Floats,
+    scaling_range: Floats,
+    first: int,
+    n_groupings: int,
+) -> Floats:
+    """Return Σ over each group's cells, at every node τ, of e^(τL) b (C of the test, 1) and e^(2τL) of pairs of b.
+
+    Flat, (K + 1, m (q + 1)(r + 1) + m pairs).
+    """
+    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    chosen = np.flatnonzero(groups >= 0)
+    by_group = scipy.sparse.csr_array(
+        (np.ones(chosen.size), (groups[chosen], np.arange(chosen.size))), shape=(n_groupings + 1, chosen.size)
+    )
+    basis = with_zero_residual(covariates, cell_offset, zero_fit)[:, chosen]
+    tested = np.vstack([test_covariates[:, chosen], np.ones(chosen.size)])
+    first_row, second_row = covariate_pairs(len(basis))
+    growths = np.exp(np.outer(nodes(scaling_range), np.log(weights[chosen])))
+    once = (basis[:, None] * tested).reshape(-1, chosen.size)
+    twice = basis[first_row] * basis[second_row]
+    with_tested = [by_group @ (once * growth).T for growth in growths]
+    of_pairs = [by_group @ (twice * growth**2).T for growth in growths]
+    return np.column_stack(with_tested + of_pairs)
+
+
+def complete_group_moments(
+    entries: Floats,
+    fit: Floats,
+    gene_scaling: Floats,
+    coefficients: Floats,
+    node_sums: Floats,
+    counts: Floats,
+    scaling_range: Floats,
+    zero_fit: Floats,
+) -> Floats:
+    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(r + 2)), of the residuals ỹ = y − α C.
+
+    Parameters
+    ----------
+    entries
+        From :func:`entry_group_sums` (G, (K + 1)(r + q + 3)).
+    fit
+        β, k and Σ y² of every gene (G, q + 2).
+    gene_scaling
+        t (G,).
+    coefficients
+        α of the genes on the covariates of the test (G, r).
+    node_sums
+        From :func:`node_group_sums`.
+    counts
+        Σ (C, 1)(C, 1)ᵀ of every group (K + 1, (r + 1)²), C of the test.
+    scaling_range
+        Smallest and largest gene scaling (2,).
+    zero_fit
+        a of z̃ = z − a C (1, q).
+    """
+    moments = np.empty((len(entries), len(counts) * (coefficients.shape[1] + 2)))
+    for start in range(0, len(entries), GENES_AT_A_TIME):
+        genes = slice(start, start + GENES_AT_A_TIME)
+        at_genes = interpolation_matrix(gene_scaling[genes], scaling_range)
+        in_basis, factor = in_zero_residual(fit[genes], zero_fit), fit[genes, -2, None]
+        moments[genes] = _complete(
+            entries[genes], in_basis, factor, at_genes, coefficients[genes], node_sums=node_sums, counts=counts
+        )
+    return moments
+
+
+def _complete(
+    entries: Floats,
+    in_basis: Floats,
+    factor: Floats,
+    at_genes: Floats,
+    coefficients: Floats,
+    *,
+    node_sums: Floats,
+    counts: Floats,
+) -> Floats:
+    n_genes, n_groups, n_tested = len(entries), len(counts), coefficients.shape[1] + 1
+    n_basis = in_basis.shape[1]
+    entry_sums = entries.reshape(n_genes, n_groups, entries.shape[1] // n_groups)
+
+    n_with_tested = at_genes.shape[1] * n_basis * n_tested
+    with_tested = node_sums[:, :n_with_tested].reshape(n_groups, -1, n_tested)
+    dense = (at_genes[:, :, None] * in_basis[:, None]).reshape(n_genes, -1)
+    raw = factor[:, None] * (entry_sums[:, :, :n_tested] + np.einsum("gb,jbr->gjr", dense, with_tested, optimize=True))
+
+    first, second = covariate_pairs(n_basis)
+    pairs = in_basis[:, first] * in_basis[:, second] * np.where(first == second, 1.0, 2.0)
+    dense = (at_genes[:, :, None] * pairs[:, None]).reshape(n_genes, -1)
+    squares = entry_sums[:, :, -1] + dense @ node_sums[:, n_with_tested:].T
+    squares += 2 * np.einsum("gjb,gb->gj", entry_sums[:, :, n_tested:-1], in_basis)
+    squares *= factor**2
+
+    grams = counts.reshape(n_groups, n_tested, n_tested)[:, :-1]
+    removed = np.einsum("gi,jir->gjr", coefficients, grams, optimize=True)
+    squares += np.einsum("gi,gji->gj", coefficients, removed[:, :, :-1] - 2 * raw[:, :, :-1])
+    moments = np.concatenate([raw - removed, np.maximum(squares, 0.0)[:, :, None]], axis=2)
+    return np.asarray(moments.reshape(n_genes, -1))

@@ -1,0 +1,73 @@
+"""Every grouping alone, against the cells of no grouping (``single=1``): one pass a block of groupings."""
+
+import dask.array as da
+import numpy as np
+
+from normalisr_dask.graph.layout import call_once, map_columns, map_genes, sum_of_vectors
+from normalisr_dask.kernels import exclusive as kernels
+from normalisr_dask.steps.association import AssociationInputs, Moments
+from normalisr_dask.steps.expression import Groups
+
+#: Bytes of genes × groups moments that one task makes.
+MOMENT_BYTES = 64 << 20
+
+
+def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, with_alpha: bool) -> Moments:
+    """Return the moments of every test over its own cells: those of the grouping alone, and those of none."""
+    groupings = inputs.groupings.rechunk({0: -1})
+    labels = map_columns(kernels.exclusive_labels, groupings, height=1, dtype=np.int64)[0]
+    n_groupings = groupings.shape[0]
+    n_genes, n_covariates = inputs.expression.shape[0], inputs.covariates.shape[0]
+    per_block = groupings_per_block or default_groupings_per_block(n_genes, n_covariates)
+    parts = [
+        _block(inputs, labels, first, min(per_block, n_groupings - first), with_alpha=with_alpha)
+        for first in range(0, n_groupings, per_block)
+    ]
+    covariance, variance, gene_variance, degrees, alpha = zip(*parts, strict=True)
+    return Moments(
+        da.concatenate(covariance),
+        da.concatenate(variance),
+        da.concatenate(gene_variance),
+        da.concatenate(degrees),
+        da.concatenate(alpha) if with_alpha else None,
+        "it has no cells of its own, there are no cells without a grouping, the covariates determine it, or it has too "
+        "few cells for a degree of freedom",
+    )
+
+
+def default_groupings_per_block(n_genes: int, n_covariates: int) -> int:
+    """Return how many groupings a task tests together: their moments are genes × groupings × some two a covariate."""
+    return max(1, MOMENT_BYTES // (8 * max(1, n_genes) * (2 * n_covariates + 5)) - 1)
+
+
+def _block(
+    inputs: AssociationInputs, labels: da.Array, first: int, n_groupings: int, *, with_alpha: bool
+) -> tuple[da.Array, da.Array, da.Array, da.Array, da.Array | None]:
+    covariates, genes = inputs.covariates, inputs.genes
+    n_covariates = covariates.shape[0]
+    counts = sum_of_vectors(
+        kernels.group_counts,
+        {"labels": labels, "covariates": covariates},
+        shape=(n_groupings + 1, (n_covariates + 1) ** 2),
+        first=first,
+        n_groupings=n_groupings,
+    )
+    moments = inputs.expression.group_moments(Groups(labels, first, n_groupings, counts), covariates, genes)
+    of_groupings = call_once(kernels.exclusive_groupings, counts, shape=(n_groupings, n_covariates + 2))
+    products = map_genes(kernels.exclusive_products, moments, shared=(counts,), shape=(2, n_groupings))
+    variance, degrees = of_groupings[:, 0], of_groupings[:, 1, None] - inputs.loss_of_rank
+    is_testable = (variance[:, None] > 0) & (degrees > 0)
+    covariance, gene_variance = (products[:, part].T * is_testable for part in (0, 1))
+    alpha = None
+    if with_alpha:
+        gene_fit = map_genes(
+            kernels.exclusive_coefficients,
+            moments,
+            genes.fit.rechunk((moments.chunks[0], -1)),
+            shared=(counts,),
+            shape=(n_groupings, n_covariates),
+        )
+        gamma = covariance / da.maximum(variance, np.finfo(float).tiny)[:, None]
+        alpha = gene_fit.transpose((1, 0, 2)) - gamma[:, :, None] * of_groupings[:, None, 2:]
+        alpha = alpha * is_testable[:, :, None]
+    return covariance, variance, gene_variance, da.maximum(degrees, 0.0), alpha
