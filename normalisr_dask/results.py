@@ -111,8 +111,12 @@ class DifferentialExpression:
         return self.pvalue, self.gamma, self.alpha, self.varg, self.vart
 
 
-class Coexpression(NamedTuple):
+@dataclass(frozen=True)
+class Coexpression:
     """Co-expression of all gene pairs.
+
+    Unpacks, iterates and indexes as Normalisr's (pvalue, dot, var); log10_pvalue is an attribute only.
+    ``dask.compute(*result)`` computes the three, ``dask.compute(result)`` all four.
 
     Attributes
     ----------
@@ -122,8 +126,24 @@ class Coexpression(NamedTuple):
         Mean product of the residuals; symmetric, 0 on the diagonal.
     var : float64 (genes,)
         Variance after covariates. Pearson R = dot / sqrt(var[i] var[j]).
+    log10_pvalue : float64 (genes, genes)
+        log₁₀ of the P-value, without underflow; symmetric, 0 on the diagonal.
     """
 
     pvalue: da.Array
     dot: da.Array
     var: da.Array
+    log10_pvalue: da.Array
+
+    def __iter__(self) -> Iterator[da.Array]:
+        return iter(self._unpacked)
+
+    def __len__(self) -> int:
+        return len(self._unpacked)
+
+    def __getitem__(self, position):
+        return self._unpacked[position]
+
+    @property
+    def _unpacked(self) -> tuple[da.Array, ...]:
+        return self.pvalue, self.dot, self.var

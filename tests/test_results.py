@@ -20,7 +20,6 @@ def test_named_tuples_unpack_in_normalisrs_order():
     assert LogCpm._fields == ("lcpm", "mean", "var", "cov")
     assert Normalised._fields == ("dtn", "dcn")
     assert NormalisedWithExtra._fields == ("dtn", "dcn", "dextran")
-    assert Coexpression._fields == ("pvalue", "dot", "var")
 
 
 class TestDifferentialExpression:
@@ -48,6 +47,15 @@ class TestDifferentialExpression:
     def test_it_cannot_be_changed(self):
         with pytest.raises(AttributeError, match="cannot assign to field 'gamma'"):
             differential().gamma = da.ones(1)
+
+
+def test_three_of_coexpression_unpack():
+    result = Coexpression(*(da.full(2, number) for number in range(4)))
+    assert len(result) == 3
+    assert list(map(id, result)) == [id(result.pvalue), id(result.dot), id(result.var)]
+    assert result[-1] is result.var
+    (found,) = dask.compute(result)
+    np.testing.assert_array_equal(found.log10_pvalue, [3, 3])
 
 
 def test_steps_return_them():

@@ -1,19 +1,56 @@
 """Co-expression: the linear association test of all gene pairs, as lazy Dask arrays."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES, as_rows
-from normalisr_dask.graph.layout import call_once, map_genes
-from normalisr_dask.graph.products import symmetric_tiles
+from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows
+from normalisr_dask.graph.layout import call_once, map_genes, map_matrix
+from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
+from normalisr_dask.graph.tiles import Tiles, tiles_of_blocks, tiles_of_counts
 from normalisr_dask.kernels import association as kernels
+from normalisr_dask.kernels import coexpression as tile_kernels
 from normalisr_dask.results import Coexpression
-from normalisr_dask.steps.differential import loss_of_rank
-from normalisr_dask.steps.expression import expression_of, gram
+from normalisr_dask.steps.association import loss_of_rank
+from normalisr_dask.steps.expression import NormalisedForm, expression_of, gram
+from normalisr_dask.validation import check_choice
 
-GENES_PER_TILE = 1000
+#: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
+DENSITY = 0.1
+FINISH: dict[str, Callable[..., Any]] = {
+    "pvalue": tile_kernels.tile_p_value,
+    "dot": tile_kernels.tile_dot,
+    "log10_pvalue": partial(tile_kernels.tile_p_value, log10=True),
+}
 
 
-def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
+class Correlations(NamedTuple):
+    """Correlations of all gene pairs after covariates, and what their tests need.
+
+    Attributes
+    ----------
+    tiles : Tiles
+        R of the tiles on and above the diagonal.
+    variance, degrees : float64 (genes,)
+        Variance after covariates, and degrees of freedom, of every gene.
+    """
+
+    tiles: Tiles
+    variance: da.Array
+    degrees: da.Array
+
+    @property
+    def by_gene(self) -> dict[str, da.Array]:
+        """What the kernels that finish tiles take."""
+        return {"variance": self.variance, "degrees": self.degrees}
+
+
+def coex(
+    dt, dc, bs: int = 0, nth: int = 1, *, dimreduce=0, dtype=np.float64, plan: TilePlan | None = None
+) -> Coexpression:
     r"""Test all gene pairs for co-expression; lazy.
 
     The model for genes i and j is x_i = γ x_j + α C + ε. With residuals x̃ on the covariates C of rank ρ over n cells,
@@ -28,30 +65,41 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     dc : array (covariates, cells)
         Normalised covariates; none at all is (0, cells).
     bs : int
-        Genes per side of a tile; 0 for 1000.
+        Genes per side of a tile; 0 for about 1000.
     nth : int
         Accepted for Normalisr's sake; Dask's scheduler decides on threads.
     dimreduce : int or array (genes,)
         Degrees of freedom that the expression has lost already; a pair loses the larger of its two genes'.
+    dtype : float64 or float32
+        Precision of the residuals and of their products within a block of cells; blocks are added in float64. float32
+        takes half the time and memory, and moves R by some 1e-7: of log10 P that is a relative 1e-5 where P is small.
+    plan : TilePlan, optional
+        For expression from sparse counts: how the work is shared out, as
+        :func:`normalisr_dask.graph.tile_plan.plan_tiles` gives it for a memory limit and a number of workers; without
+        it, for 1 GiB a task and 8 tasks at a time. The result is the same to the last bit.
 
     Returns
     -------
     Coexpression
-        pvalue and dot: float64 (genes, genes), symmetric, 0 on the diagonal; var: float64 (genes,).
+        pvalue and dot: float64 (genes, genes), symmetric, 0 on the diagonal; var: float64 (genes,). Also log10_pvalue,
+        which does not unpack: ``dask.compute(*result)`` leaves it out.
 
     Raises
     ------
     ValueError
-        If numbers of cells or genes differ.
+        If numbers of cells or genes differ, or ``dtype`` is another one.
         On compute: if no degree of freedom is left, or a value is NaN or infinite.
 
     Notes
     -----
     Covariates are removed once a gene, and only tiles on and above the diagonal are computed. A gene without variance
-    after covariates has P = 1 and dot = 0 with every other.
+    after covariates has P = 1 and dot = 0 with every other. The bits do not depend on scheduler, workers or plan; they
+    do on ``bs`` and on the blocks of cells.
 
-    Cost: two passes over dt, then genes² · cells / 2 multiplications and genes² / 2 P-values. Memory: the residuals
-    (genes · cells), spilled by Dask where they do not fit, and a few tiles a task.
+    Cost: genes² · cells / 2 multiplications and genes² / 2 P-values. From sparse counts: a pass over the counts for the
+    covariates, and one for each group of tiles, with no more in memory than the sums of a group and the residuals of
+    one block. From dense expression: two passes over dt before the products, and the residuals (genes · cells), spilled
+    by Dask where they do not fit.
 
     References
     ----------
@@ -68,12 +116,16 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
            [1.   , 0.977, 0.   ]])
     """
     del nth
+    found = correlations(dt, dc, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
+    return Coexpression(var=found.variance, **found.tiles.arrays(FINISH, found.by_gene))
+
+
+def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: TilePlan | None = None) -> Correlations:
+    """Return the correlations of all gene pairs after covariates; lazy. Parameters and errors as of :func:`coex`."""
+    precision = np.dtype(dtype)
+    check_choice(precision.name, ("float64", "float32"), "dtype")
     expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
-    genes_per_tile = bs or GENES_PER_TILE
-    cells_per_chunk = max(
-        max(expression.chunks[1], default=1), BLOCK_BYTES // (8 * min(genes_per_tile, max(1, n_genes)))
-    )
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     covariate_gram = gram(covariates)
     genes = expression.residuals(covariates, covariate_gram)
@@ -81,12 +133,65 @@ def coex(dt, dc, *, bs: int = 0, nth: int = 1, dimreduce=0) -> Coexpression:
     degrees = call_once(
         kernels.degrees_of_freedom, covariate_gram, loss_of_rank(dimreduce, n_genes), shape=(n_genes,), n_cells=n_cells
     )
-    residual = expression.residual_array(covariates, genes).rechunk((genes_per_tile, cells_per_chunk))
-    pvalue, dot = symmetric_tiles(
-        kernels.tile_sum,
-        residual,
-        finish=kernels.finish_tile,
-        by_gene={"variance": variance, "degrees": degrees},
-        n_cells=n_cells,
+    by_gene = {
+        "coefficients": genes.fit,
+        "inverse_norm": map_genes(tile_kernels.inverse_norm, variance, n_cells=n_cells),
+    }
+    if isinstance(expression, NormalisedForm):
+        plan = plan or default_plan(expression, covariates.shape[0], bs, precision)
+        tiles = _tiles_of_counts(expression, covariates, by_gene, plan, precision)
+    else:
+        tiles = _tiles_of_dense(as_matrix(dt, "dt"), covariates, by_gene, bs, precision)
+    return Correlations(tiles, variance, degrees)
+
+
+def default_plan(expression: NormalisedForm, n_covariates: int, side: int, precision: np.dtype) -> TilePlan:
+    """Return the plan for counts of which only the shape is known."""
+    n_genes, n_cells = expression.shape
+    return plan_tiles(
+        n_genes,
+        n_cells,
+        n_entries=int(DENSITY * n_genes * n_cells),
+        cells_per_block=max(expression.chunks[1], default=1),
+        rows_of_cells=2 * n_covariates + 4,
+        side=side,
+        itemsize=precision.itemsize,
     )
-    return Coexpression(pvalue, dot, variance)
+
+
+def _tiles_of_counts(
+    expression: NormalisedForm, covariates: da.Array, by_gene: dict[str, da.Array], plan: TilePlan, precision: np.dtype
+) -> Tiles:
+    """Return the correlations from sparse counts, which tasks read block by block."""
+    return tiles_of_counts(
+        expression.log_cpm.counts,
+        plan,
+        residuals=tile_kernels.count_residuals,
+        add_product=tile_kernels.add_product,
+        by_cell={
+            "covariates": expression.covariates,
+            "cell_offset": expression.log_cpm.cell_offset,
+            "weights": expression.weights,
+            "normalised_covariates": covariates,
+        },
+        by_gene={**by_gene, "fit": expression.fit, "gene_scaling": expression.gene_scaling},
+        precision=precision,
+    )
+
+
+def _tiles_of_dense(
+    expression: da.Array, covariates: da.Array, by_gene: dict[str, da.Array], side: int, precision: np.dtype
+) -> Tiles:
+    """Return the correlations from dense expression; the residuals are a Dask array."""
+    n_genes = expression.shape[0]
+    side = genes_per_tile(n_genes, side)
+    cells_per_chunk = max(max(expression.chunks[1], default=1), BLOCK_BYTES // (8 * max(1, side)))
+    residuals = map_matrix(
+        tile_kernels.dense_residuals,
+        expression,
+        by_cell={"covariates": covariates},
+        by_gene=by_gene,
+        dtype=precision,
+        precision=precision,
+    ).rechunk((side, cells_per_chunk))
+    return tiles_of_blocks(tile_kernels.tile_sum, residuals)
