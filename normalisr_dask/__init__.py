@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from normalisr_dask.steps.coexpression import coex
     from normalisr_dask.steps.differential import de
+    from normalisr_dask.steps.guides import assign_guides
     from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
     from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
     from normalisr_dask.steps.quality_control import qc_outlier, qc_reads
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from normalisr_dask.storage.ingest import ingest
 
 __all__ = [
+    "assign_guides",
     "coex",
     "compute_var",
     "de",
@@ -35,6 +37,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "steps.coexpression": ["coex"],
         "steps.differential": ["de"],
+        "steps.guides": ["assign_guides"],
         "steps.log_cpm": ["lcpm", "scaling_factor"],
         "steps.normalisation": ["compute_var", "normcov", "normvar"],
         "steps.quality_control": ["qc_outlier", "qc_reads"],

@@ -30,7 +30,7 @@ from normalisr_dask.pipeline import RunSettings
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
-COMMANDS = ("ingest", "info", "run", "demo")
+COMMANDS = ("ingest", "info", "assign-guides", "run", "demo")
 SMALL_CLUSTER = ("--workers", "1", "--memory-limit", "2GB")
 
 

@@ -31,9 +31,10 @@ LAYOUT: dict[str, set[str]] = {
     "steps": {"graph", "kernels"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
     "progress": set(),
-    "planning": {"graph", "kernels", "schema", "storage", "validation"},
+    "planning": {"graph", "kernels", "schema", "steps", "storage", "validation"},
     "settings": set(),
     "screen": {"settings", "storage", "validation"},
+    "guides": {"steps", "storage"},
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
     "stored_expression": {"graph", "steps", "storage"},
     "summary": {"storage"},
@@ -44,6 +45,7 @@ LAYOUT: dict[str, set[str]] = {
     "limma": {"steps"},
     "cli": {
         "demo",
+        "guides",
         "limma",
         "normalisr",
         "pipeline",
@@ -63,7 +65,7 @@ LAYOUT: dict[str, set[str]] = {
 KERNEL_LIBRARIES = {"numba", "numpy", "scipy"}
 
 # Parts whose business is to compute, and the functions elsewhere whose answer decides what comes next.
-COMPUTING_PARTS = {"pipeline", "cli", "cluster"}
+COMPUTING_PARTS = {"pipeline", "guides", "cli", "cluster"}
 DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",

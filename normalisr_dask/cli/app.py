@@ -31,6 +31,9 @@ From Cell Ranger's matrix to P-values:
   normalisr-dask run counts.zarr -o results --groupings guides.tsv.gz --coex
   normalisr-dask info results
 
+Which guide a cell carries, from guide UMI counts:
+  normalisr-dask assign-guides guide_counts.h5 -o guides.parquet
+
 `normalisr-dask COMMAND --help` explains a command and all its options.
 """
 

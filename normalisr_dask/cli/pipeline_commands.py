@@ -23,6 +23,13 @@ class Join(StrEnum):
     INNER = "inner"
 
 
+class Infection(StrEnum):
+    """How many guides a cell was meant to carry."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
 def ingest(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Matrices; several are put together, cell after cell.")
@@ -76,6 +83,60 @@ def info(
     work("store_work").info(path)
 
 
+def assign_guides(
+    guides: Annotated[
+        str,
+        typer.Argument(
+            metavar="GUIDES", help="UMI counts of guides: any INPUT of ingest (guides in place of genes), or a store."
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Groupings to write: .mtx, .mtx.gz or .parquet.")
+    ],
+    *,
+    guide_names: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Names of guides, one on each line; for Matrix Market.")
+    ] = None,
+    cell_names: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Names of cells, one on each line; for Matrix Market.")
+    ] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="The input is cells × guides.")] = False,
+    threshold: Annotated[int, typer.Option(metavar="N", min=1, help="UMIs that a guide needs in a cell.")] = 5,
+    min_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Fraction of the cell's guide UMIs that a guide needs. By default 0.2 at low MOI, 0 at high MOI.",
+        ),
+    ] = None,
+    moi: Annotated[
+        Infection,
+        typer.Option(help="low: a cell has the one guide that passes, none if several do. high: it has all that pass."),
+    ] = Infection.LOW,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")] = False,
+) -> None:
+    """Assign guides to cells by their UMI counts, as groupings for `run`.
+
+    A guide passes in a cell with at least N UMIs there that are at least a fraction P of all its guide UMIs. What came
+    out is counted: cells with no, one and several guides, guides per cell, and cells per guide.
+
+    Beside Matrix Market, FILE.groupings.txt and FILE.cells.txt hold the names.
+    """
+    work("guide_work").assign_guides(
+        guides,
+        output,
+        guide_names=guide_names,
+        cell_names=cell_names,
+        transpose=transpose,
+        threshold=threshold,
+        min_fraction=min_fraction,
+        moi=moi.value,
+        overwrite=overwrite,
+    )
+
+
 @takes_option_groups
 def run(
     store: Annotated[
@@ -125,6 +186,7 @@ def demo(
 EXAMPLES: dict[Callable[..., None], str] = {
     ingest: "normalisr-dask ingest filtered_feature_bc_matrix/ counts.zarr --obs cells.tsv.gz",
     info: "normalisr-dask info counts.zarr",
+    assign_guides: "normalisr-dask assign-guides guide_counts.h5 -o groupings.parquet --moi high --threshold 3",
     run: "normalisr-dask run counts.zarr -o results --groupby guide --reference control --covariate-columns batch",
     demo: "normalisr-dask demo",
 }

@@ -1,12 +1,14 @@
 """What ``ingest`` and ``info`` do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zarr
 
 from normalisr_dask.cli.display import amount, duration, print_facts, show_bytes
-from normalisr_dask.storage.count_source import ProgressEvent
+from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
 from normalisr_dask.storage.manifest import MANIFEST, Manifest
@@ -25,11 +27,7 @@ def ingest(
     overwrite: bool,
 ) -> None:
     """Convert count matrices to a count store, and tell what is in it."""
-    with show_bytes() as display:
-
-        def show(event: ProgressEvent) -> None:
-            display.advance(event.stage, event.bytes_done, event.bytes_total, f"{event.n_entries:,} entries")
-
+    with show_entries() as show:
         written = ingest_counts(
             inputs,
             store,
@@ -42,6 +40,17 @@ def ingest(
             progress=show,
         )
     _print_store(written)
+
+
+@contextmanager
+def show_entries() -> Iterator[ProgressCallback]:
+    """Show how far counts have been read while the block runs."""
+    with show_bytes() as display:
+
+        def show(event: ProgressEvent) -> None:
+            display.advance(event.stage, event.bytes_done, event.bytes_total, f"{event.n_entries:,} entries")
+
+        yield show
 
 
 def info(path: str) -> None:

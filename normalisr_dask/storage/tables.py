@@ -268,7 +268,7 @@ def align_to_cells(table: Table, cells: np.ndarray, what: str) -> Table:
     UserWarning
         If the table has cells that the store lacks; they are ignored.
     UserWarning
-        If a grouping has the same value in all these cells: it will get P = 1.
+        If a grouping has the same value in all these cells, and nothing can be found for it.
     """
     own = pd.Index(table.index if isinstance(table, pd.DataFrame) else table.cells)
     positions = own.get_indexer(pd.Index(cells))
@@ -288,7 +288,9 @@ def align_to_cells(table: Table, cells: np.ndarray, what: str) -> Table:
     aligned = NamedRows(table.names, own.to_numpy(dtype=object)[positions], table.values[:, positions])
     constant = _constant_rows(aligned)
     if constant:
-        msg = f"{what}: {len(constant):,} have the same value in all cells and get P = 1: {listing(constant)}"
+        msg = (
+            f"{what}: {len(constant):,} have the same value in all cells, so nothing can be found: {listing(constant)}"
+        )
         warnings.warn(msg, UserWarning, stacklevel=2)
     return aligned
 

@@ -114,7 +114,7 @@ class TestReadGroupings:
         cells = np.array([f"cell_{number}" for number in range(n_cells)], dtype=object)
         # dense, each of these would be 16 GB
         groupings = read_groupings(path, names=names, cells=cells)
-        with pytest.warns(UserWarning, match="1 have the same value in all cells and get P = 1: 'guide_9999'"):
+        with pytest.warns(UserWarning, match="1 have the same value in all cells, so nothing can be found: 'guide_9999'"):
             aligned = align_to_cells(groupings, cells[::-1], "groupings")
         by_column = groupings_from_column(pd.Series(guides, index=cells, name="guide"))
         assert aligned.values.nnz == by_column.values.nnz == n_cells
@@ -394,7 +394,7 @@ class TestAlignToCells:
 
     def test_constant_groupings_are_warned_of(self):
         values = np.array([[0] * 7, [1] * 7, [1, *[0] * 6], [2.5] * 7])
-        message = "groupings: 3 have the same value in all cells and get P = 1: 'row_0', 'row_1', 'row_3'"
+        message = "groupings: 3 have the same value in all cells, so nothing can be found: 'row_0', 'row_1', 'row_3'"
         with pytest.warns(UserWarning, match=message):
             align_to_cells(named_rows(values), np.array(CELLS, dtype=object), "groupings")
 

@@ -1,0 +1,99 @@
+"""Files of groupings, as `run` reads them: Matrix Market with names beside it, or Parquet."""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import io, sparse
+
+#: Values of a run of cells that Parquet gets together.
+BLOCK_VALUES = 4 << 20
+SUFFIXES = (".mtx", ".mtx.gz", ".parquet")
+
+
+def grouping_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that groupings of this name take: one, or the matrix, its groupings and its cells.
+
+    Raises
+    ------
+    ValueError
+        If the name ends in none of the suffixes.
+    """
+    name = path.name
+    if name.endswith(".parquet"):
+        return (path,)
+    for suffix in (".mtx.gz", ".mtx"):
+        if name.endswith(suffix):
+            stem = name.removesuffix(suffix)
+            return path, path.with_name(f"{stem}.groupings.txt"), path.with_name(f"{stem}.cells.txt")
+    msg = f"{path}: groupings are written as {', '.join(SUFFIXES)}; give a name that ends so"
+    raise ValueError(msg)
+
+
+def write_groupings(
+    path: str | Path,
+    groupings: sparse.csc_array,
+    names: Sequence[str] | NDArray[np.object_],
+    cells: Sequence[str] | NDArray[np.object_],
+) -> tuple[Path, ...]:
+    """Write groupings so that ``run --groupings`` reads them.
+
+    Parameters
+    ----------
+    path
+        ``.parquet``: cells in the first column, a grouping in each other one. ``.mtx`` or ``.mtx.gz``: Matrix Market,
+        groupings × cells, with the names beside it in ``NAME.groupings.txt`` and ``NAME.cells.txt``.
+    groupings
+        Whole numbers, (groupings, cells).
+    names, cells
+        Names of groupings and of cells.
+
+    Returns
+    -------
+    tuple of Path
+        The files, as :func:`grouping_files`.
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise.
+
+    Notes
+    -----
+    A file appears when it is whole. Memory: some copies of the stored entries for Matrix Market, 4 million values for
+    Parquet.
+    """
+    files = grouping_files(Path(path))
+    if len(files) == 1:
+        _write_parquet(files[0], groupings, names, cells)
+        return files
+    matrix, *of_names = files
+    for file, lines in zip(of_names, (names, cells), strict=True):
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    draft = matrix.with_name(f"{matrix.name}.partial")
+    with gzip.GzipFile(draft, "wb") if matrix.suffix == ".gz" else draft.open("wb") as stream:
+        io.mmwrite(stream, sparse.coo_array(groupings), field="integer", symmetry="general")
+    draft.replace(matrix)
+    return files
+
+
+def _write_parquet(
+    path: Path,
+    groupings: sparse.csc_array,
+    names: Sequence[str] | NDArray[np.object_],
+    cells: Sequence[str] | NDArray[np.object_],
+) -> None:
+    """Write a run of cells at a time."""
+    schema = pa.schema([("cell", pa.string()), *((str(name), pa.uint8()) for name in names)])
+    height = max(1, BLOCK_VALUES // max(1, len(names)))
+    draft = path.with_name(f"{path.name}.partial")
+    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for start in range(0, max(1, len(cells)), height):
+            columns = groupings[:, start : start + height].toarray()
+            arrays = [pa.array(list(cells[start : start + height]), pa.string()), *map(pa.array, columns)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+    draft.replace(path)
