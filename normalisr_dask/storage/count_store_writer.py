@@ -215,6 +215,8 @@ class CountStoreWriter:
         matrix.create_array(
             "indptr", shape=(0,), dtype=np.int64, chunks=(OFFSETS_CHUNK,), compressors=_compressor(np.dtype(np.int64))
         )
+        # Zarr and anndata know a store by this file. `finalise` writes it again, with all attributes, as the last.
+        (self._work_path / "zarr.json").unlink()
         return root
 
     def _flush(self) -> None:
