@@ -32,6 +32,9 @@ Arrays = Mapping[str, da.Array]
 
 #: Partial sums that one task of a tree sum adds: few enough to stay small in memory, enough to keep the tree flat.
 SPLIT_EVERY = 8
+#: Bytes of a sum from which on a task adds up that of several blocks, where it reads them itself: one partial sum a
+#: block would fill the workers' memory before they are added.
+LARGE_SUM_BYTES = 4 << 20
 
 
 def map_matrix(
@@ -61,7 +64,8 @@ def sum_over_cells(
     **constants: Any,
 ) -> da.Array:
     """Return the sum over cell chunks of ``kernel(block, **arguments)``, genes × ``width``."""
-    call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants)
+    ranges = CellRanges.of(matrix, matrix.shape[0] * width)
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants, ranges)
     partial_sums = call.blockwise(
         (GENES, WIDTH, CELLS), dtype, expand=2, new_axes={WIDTH: width}, adjust_chunks={CELLS: 1}
     )
@@ -179,6 +183,31 @@ def sum_of_vectors(
 
 
 @dataclass(frozen=True)
+class CellRanges:
+    """Ranges of cells of which a task makes one sum, block by block.
+
+    Attributes
+    ----------
+    sizes
+        Cells of each range.
+    cells_per_block
+        Cells that the task reads at a time.
+    """
+
+    sizes: tuple[int, ...]
+    cells_per_block: int
+
+    @classmethod
+    def of(cls, matrix: da.Array, n_values: int) -> "CellRanges":
+        """Return ranges of one block, or of several where their sums of ``n_values`` numbers are large."""
+        blocks = matrix.chunks[1]
+        many = reader_of(matrix) is not None and 8 * n_values >= LARGE_SUM_BYTES
+        step = SPLIT_EVERY if many else 1
+        sizes = tuple(sum(blocks[start : start + step]) for start in range(0, len(blocks), step))
+        return cls(sizes, max(blocks, default=1))
+
+
+@dataclass(frozen=True)
 class BlockCall:
     """A kernel with the arrays that its tasks get: what ``blockwise`` is called with.
 
@@ -198,6 +227,8 @@ class BlockCall:
         Number of arrays that ``read`` takes.
     new_axes
         Axes of the result that no array has.
+    cells_per_block
+        If given, a task takes so many cells at a time and adds up the results.
     """
 
     kernel: Kernel
@@ -207,6 +238,7 @@ class BlockCall:
     read: Callable[..., tuple[Any, ...]]
     n_source: int
     new_axes: Mapping[str, int] = field(default_factory=dict)
+    cells_per_block: int | None = None
 
     def blockwise(
         self,
@@ -220,16 +252,19 @@ class BlockCall:
         """Return the lazy array of all calls; ``expand`` puts an axis of length 1 into the kernel's results."""
         arrays_by_index = set(chain.from_iterable(self.arguments[1::2]))
         axes = {axis: size for axis, size in self.new_axes.items() if axis not in arrays_by_index}
+        call = partial(
+            _call,
+            kernel=self.kernel,
+            names=self.names,
+            constants=self.constants,
+            read=self.read,
+            n_source=self.n_source,
+        )
+        if self.cells_per_block is not None:
+            by_cell = tuple(CELLS in indices for indices in self.arguments[1::2])
+            call = partial(_sum_of_blocks, call=call, by_cell=by_cell, cells_per_block=self.cells_per_block)
         return da.blockwise(
-            partial(
-                _call,
-                kernel=self.kernel,
-                names=self.names,
-                constants=self.constants,
-                read=self.read,
-                n_source=self.n_source,
-                expand=expand,
-            ),
+            call if expand is None else partial(_expanded, call=call, axis=expand),
             out,
             *self.arguments,
             new_axes=axes | dict(new_axes or {}),
@@ -241,14 +276,16 @@ class BlockCall:
         )
 
 
-def block_source(matrix: da.Array, rows: str) -> tuple[Callable[..., tuple[Any, ...]], list[Any], dict[str, int]]:
+def block_source(
+    matrix: da.Array, rows: str, cell_chunks: tuple[int, ...]
+) -> tuple[Callable[..., tuple[Any, ...]], list[Any], dict[str, int]]:
     """Return how a task comes by its block: a reader, the (array, indices) pairs it takes, and axes these lack."""
     reader = reader_of(matrix)
     if reader is None:
         return _as_given, [matrix, (rows, CELLS)], {}
     return (
         partial(_read_one, read=reader.read),
-        [reader.cells, (CELLS,), reader.genes, (f"{rows}-read",)],
+        [reader.cells.rechunk((cell_chunks,)), (CELLS,), reader.genes, (f"{rows}-read",)],
         {rows: matrix.shape[0]},
     )
 
@@ -260,11 +297,15 @@ def _matrix_call(
     by_gene: Arrays | None,
     shared: Arrays | None,
     constants: Mapping[str, Any],
+    ranges: CellRanges | None = None,
 ) -> BlockCall:
-    read, source, new_axes = block_source(matrix, GENES)
     gene_chunks, cell_chunks = matrix.chunks
+    if ranges is not None:
+        cell_chunks = ranges.sizes
+    read, source, new_axes = block_source(matrix, GENES, cell_chunks)
     names, arguments = aligned([(by_cell, CELLS, cell_chunks), (by_gene, GENES, gene_chunks), (shared, "shared", None)])
-    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes)
+    cells_per_block = None if ranges is None else ranges.cells_per_block
+    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes, cells_per_block)
 
 
 def _call(
@@ -274,12 +315,33 @@ def _call(
     constants: Mapping[str, Any],
     read: Callable[..., tuple[Any, ...]],
     n_source: int,
-    expand: int | None,
 ) -> Any:
     """Make the block and call the kernel; what a task runs."""
     blocks = read(*arrays[:n_source])
-    result = kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants)
-    return result if expand is None else np.expand_dims(result, expand)
+    return kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants)
+
+
+def _sum_of_blocks(*arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, ...], cells_per_block: int) -> Any:
+    """Add up what the call gives for the blocks of a range of cells, one after the other."""
+    n_cells = arrays[by_cell.index(True)].shape[-1]
+    total: Any = None
+    for start in range(0, max(n_cells, 1), cells_per_block):
+        cells = slice(start, start + cells_per_block)
+        of_block = [_last_axis(array, cells) if cut else array for array, cut in zip(arrays, by_cell, strict=True)]
+        part = call(*of_block)
+        if total is None:
+            total = part
+        else:
+            total += part
+    return total
+
+
+def _last_axis(array: Any, cells: slice) -> Any:
+    return array[cells] if array.ndim == 1 else array[:, cells]
+
+
+def _expanded(*arrays: Any, call: Callable[..., Any], axis: int) -> Any:
+    return np.expand_dims(call(*arrays), axis)
 
 
 def _as_given(*blocks: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.layout import CELLS, GENES, SPLIT_EVERY, Arrays, BlockCall, aligned, block_source
+from normalisr_dask.graph.layout import CELLS, GENES, SPLIT_EVERY, Arrays, BlockCall, CellRanges, aligned, block_source
 
 ROWS = "rows"
 Kernel = Callable[..., Any]
@@ -36,9 +36,11 @@ def product_over_cells(
     dtype
         Of the result.
     """
-    by_chunk = [(by_row, ROWS, rows.chunks[0]), (by_gene, GENES, matrix.chunks[0]), (by_cell, CELLS, matrix.chunks[1])]
+    ranges = CellRanges.of(matrix, max(rows.chunks[0], default=0) * matrix.shape[0])
+    rows = rows.rechunk({1: ranges.sizes})
+    by_chunk = [(by_row, ROWS, rows.chunks[0]), (by_gene, GENES, matrix.chunks[0]), (by_cell, CELLS, ranges.sizes)]
     names, arguments = aligned(by_chunk)
-    read, source, new_axes = block_source(matrix, GENES)
+    read, source, new_axes = block_source(matrix, GENES, ranges.sizes)
     call = BlockCall(
         kernel,
         names,
@@ -47,6 +49,7 @@ def product_over_cells(
         read=partial(_block_and_rows, read=read),
         n_source=1 + len(source) // 2,
         new_axes=new_axes,
+        cells_per_block=ranges.cells_per_block,
     )
     partial_sums = call.blockwise((ROWS, GENES, CELLS), dtype, expand=2, adjust_chunks={CELLS: 1})
     return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
