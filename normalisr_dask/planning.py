@@ -1,14 +1,15 @@
 """What a run will do, from metadata alone: blocks, tasks, bytes read and written, and the peak memory of a task."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dask.utils import format_bytes
 
 from normalisr_dask.graph.inputs import BLOCK_BYTES
-from normalisr_dask.graph.layout import SPLIT_EVERY
+from normalisr_dask.graph.layout import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
 from normalisr_dask.kernels.chebyshev import N_NODES
+from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.counts import BLOCK_ENTRIES, default_cells_per_block
 
@@ -63,6 +64,10 @@ class RunPlan:
         Cells a task reads together.
     groupings_per_block
         Groupings a task tests together.
+    groupings_per_submission
+        Groupings of whose tests the scheduler learns together, so that their sums fit into the workers' memory.
+    blocks
+        Numbers of blocks.
     """
 
     stages: tuple[StagePlan, ...]
@@ -71,6 +76,7 @@ class RunPlan:
     threads_per_worker: int
     cells_per_block: int
     groupings_per_block: int
+    groupings_per_submission: int
     blocks: "Blocks"
 
 
@@ -99,6 +105,7 @@ def plan_run(
     *,
     n_groupings: int,
     n_covariates: int,
+    single: int,
     coex: bool,
     memory_limit: int,
     workers: int,
@@ -112,6 +119,8 @@ def plan_run(
         The counts.
     n_groupings, n_covariates
         Numbers of groupings (0 for no differential expression) and of covariates with those of log-CPM.
+    single
+        How differential expression treats other groupings, as ``de`` takes it.
     coex
         Whether co-expression is asked for.
     memory_limit
@@ -127,14 +136,22 @@ def plan_run(
     allowed = task_allowance(memory_limit, threads_per_worker)
     block_entries = BLOCK_ENTRIES
     groupings_per_block = max(1, min(n_groupings, PRODUCT_BYTES // (8 * max(1, store.n_genes))))
+    if single == 1:
+        groupings_per_block = max(1, min(n_groupings, default_groupings_per_block(store.n_genes, n_covariates)))
     while True:
         cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
-        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, coex=coex)
+        tasks = _largest_tasks(
+            store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single, coex=coex
+        )
         largest = max(tasks.values(), key=lambda task: task.n_bytes)
-        if largest.n_bytes <= allowed or cells_per_block == 1:
+        if largest.n_bytes <= allowed:
             break
-        block_entries //= 2
-        groupings_per_block = max(1, groupings_per_block // 2)
+        if largest is tasks.get("de") and groupings_per_block > 1:
+            groupings_per_block //= 2
+        elif cells_per_block > 1:
+            block_entries //= 2
+        else:
+            break
     check_fits(largest, memory_limit, threads_per_worker)
     blocks = Blocks(math.ceil(store.n_cells / cells_per_block), math.ceil(n_groupings / groupings_per_block))
     n_tasks = blocks.tasks(store.n_genes)
@@ -143,7 +160,46 @@ def plan_run(
         StagePlan(name, n_tasks[name], *n_bytes[name], peak_task_bytes=task.n_bytes, note=_note(name, store))
         for name, task in tasks.items()
     )
-    return RunPlan(stages, memory_limit, workers, threads_per_worker, cells_per_block, groupings_per_block, blocks)
+    return RunPlan(
+        stages,
+        memory_limit,
+        workers,
+        threads_per_worker,
+        cells_per_block,
+        groupings_per_block,
+        groupings_per_submission=groupings_per_block
+        * _blocks_per_submission(
+            blocks, _sum_bytes(store, groupings_per_block, n_covariates, single), allowed, workers
+        ),
+        blocks=blocks,
+    )
+
+
+def _sum_bytes(store: CountStore, groupings_per_block: int, n_covariates: int, single: int) -> int:
+    """Return the bytes of a block's sums of genes × groupings, one of each or, where they are tested alone, several."""
+    width = (groupings_per_block + 1) * (2 * n_covariates + 5) if single == 1 else groupings_per_block
+    return dense_block_bytes(store.n_genes, width, 1)
+
+
+def _blocks_per_submission(blocks: Blocks, sum_bytes: int, allowed: int, workers: int) -> int:
+    """Return of how many blocks of groupings the sums of all cells fit into the workers' memory at once."""
+    n_sums = math.ceil(blocks.cells / SPLIT_EVERY) if sum_bytes >= LARGE_SUM_BYTES else blocks.cells
+    return max(1, allowed * workers // (2 * n_sums * max(1, sum_bytes)))
+
+
+def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
+    """Return the plan with the stage of calibration after ``de``, whose tests each permutation makes again."""
+    position = [stage.name for stage in plan.stages].index("de")
+    tests, n_times = plan.stages[position], max(1, permutations)
+    calibration = replace(
+        tests,
+        name="calibration",
+        tasks=n_times * tests.tasks,
+        bytes_read=n_times * tests.bytes_read,
+        bytes_written=0,
+        note=f"{permutations:,} permutations" if permutations else "",
+    )
+    return replace(plan, stages=(*plan.stages[: position + 1], calibration, *plan.stages[position + 1 :]))
 
 
 def _largest_tasks(
@@ -153,6 +209,7 @@ def _largest_tasks(
     n_groupings: int,
     n_covariates: int,
     *,
+    single: int,
     coex: bool,
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
@@ -166,8 +223,11 @@ def _largest_tasks(
         "normalisation": TaskPlan("fit of a block of counts", block + max(nodes, per_gene)),
     }
     if n_groupings:
-        sums = dense_block_bytes(n_genes, groupings_per_block, SPLIT_EVERY + 3)
+        sums = (SPLIT_EVERY + 3) * _sum_bytes(store, groupings_per_block, n_covariates, single)
         tasks["de"] = TaskPlan("genes x groupings sums of a block", block + nodes + sums)
+        if single == 4:
+            inverse = TaskPlan("inverse of groupings x groupings", dense_block_bytes(n_groupings, n_groupings, 4))
+            tasks["de"] = max(tasks["de"], inverse, key=lambda task: task.n_bytes)
     if coex:
         dense = dense_block_bytes(n_genes, cells_per_block, 4)
         cells_per_chunk = max(cells_per_block, BLOCK_BYTES // (8 * GENES_PER_TILE))

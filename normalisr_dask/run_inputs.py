@@ -81,7 +81,7 @@ def _check(settings: RunSettings) -> None:
         msg = "names of the cells of groupings (--grouping-cells) are for Matrix Market, with --grouping-names"
         raise ValueError(msg)
     check_screen_settings(settings)
-    check_choice(settings.other_groupings, ("ignore",), "other_groupings")
+    check_choice(settings.other_groupings, ("ignore", "exclude", "covariates"), "other_groupings")
     check_probability(settings.qcut, "qcut")
     check_fraction(settings.min_gene_cell_fraction, "min_gene_cell_fraction")
     check_fraction(settings.min_cell_gene_fraction, "min_cell_gene_fraction")
