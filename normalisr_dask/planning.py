@@ -82,10 +82,11 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Numbers of blocks of cells and of groupings, by which numbers of tasks grow."""
+    """Numbers of blocks of cells and of groupings, and of submissions of these, by which numbers of tasks grow."""
 
     cells: int
     groupings: int
+    submissions: int
 
     def tasks(self, n_genes: int) -> dict[str, int]:
         """Return about how many tasks each stage has, fitted to what Dask's scheduler has counted in runs."""
@@ -94,7 +95,7 @@ class Blocks:
         return {
             "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
             "normalisation": 26 * self.cells + 36,
-            "de": (20 + 6 * self.groupings) * self.cells + 57 * self.groupings,
+            "de": (20 * self.submissions + 6 * self.groupings) * self.cells + 57 * self.groupings,
             "coex": (30 + gene_blocks) * self.cells + 10 * tiles + 50,
             "edges": math.ceil(n_genes**2 / EDGE_BLOCK_VALUES),
         }
@@ -153,7 +154,13 @@ def plan_run(
         else:
             break
     check_fits(largest, memory_limit, threads_per_worker)
-    blocks = Blocks(math.ceil(store.n_cells / cells_per_block), math.ceil(n_groupings / groupings_per_block))
+    cell_blocks, grouping_blocks = (
+        math.ceil(size / per_block)
+        for size, per_block in ((store.n_cells, cells_per_block), (n_groupings, groupings_per_block))
+    )
+    sum_bytes = _sum_bytes(store, groupings_per_block, n_covariates, single)
+    per_submission = _blocks_per_submission(cell_blocks, sum_bytes, allowed * workers)
+    blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission))
     n_tasks = blocks.tasks(store.n_genes)
     n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates)
     stages = tuple(
@@ -167,10 +174,7 @@ def plan_run(
         threads_per_worker,
         cells_per_block,
         groupings_per_block,
-        groupings_per_submission=groupings_per_block
-        * _blocks_per_submission(
-            blocks, _sum_bytes(store, groupings_per_block, n_covariates, single), allowed, workers
-        ),
+        groupings_per_submission=groupings_per_block * per_submission,
         blocks=blocks,
     )
 
@@ -181,25 +185,10 @@ def _sum_bytes(store: CountStore, groupings_per_block: int, n_covariates: int, s
     return dense_block_bytes(store.n_genes, width, 1)
 
 
-def _blocks_per_submission(blocks: Blocks, sum_bytes: int, allowed: int, workers: int) -> int:
-    """Return of how many blocks of groupings the sums of all cells fit into the workers' memory at once."""
-    n_sums = math.ceil(blocks.cells / SPLIT_EVERY) if sum_bytes >= LARGE_SUM_BYTES else blocks.cells
-    return max(1, allowed * workers // (2 * n_sums * max(1, sum_bytes)))
-
-
-def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
-    """Return the plan with the stage of calibration after ``de``, whose tests each permutation makes again."""
-    position = [stage.name for stage in plan.stages].index("de")
-    tests, n_times = plan.stages[position], max(1, permutations)
-    calibration = replace(
-        tests,
-        name="calibration",
-        tasks=n_times * tests.tasks,
-        bytes_read=n_times * tests.bytes_read,
-        bytes_written=0,
-        note=f"{permutations:,} permutations" if permutations else "",
-    )
-    return replace(plan, stages=(*plan.stages[: position + 1], calibration, *plan.stages[position + 1 :]))
+def _blocks_per_submission(cell_blocks: int, sum_bytes: int, allowed: int) -> int:
+    """Return of how many blocks of groupings the sums of all cells take at most half of the workers' memory."""
+    n_sums = math.ceil(cell_blocks / SPLIT_EVERY) if sum_bytes >= LARGE_SUM_BYTES else cell_blocks
+    return max(1, allowed // (2 * n_sums * max(1, sum_bytes)))
 
 
 def _largest_tasks(
@@ -246,7 +235,7 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
     return {
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
-        "de": ((1 + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
+        "de": ((blocks.submissions + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
         "coex": (2 * one_pass, 16 * n_genes**2),
         "edges": (16 * n_genes**2, 0),
     }
