@@ -1,0 +1,339 @@
+"""What stands after a run or an ingest was killed or ran out of space, and how the same command then goes on.
+
+The programs are real processes, killed at moments that their own files tell.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import scipy.sparse
+import zarr
+from typer.testing import CliRunner
+
+from normalisr_dask.cli.app import app
+from normalisr_dask.storage.count_store import METADATA_KEY
+from normalisr_dask.testing import simulate_counts, simulate_screen, write_cell_ranger_folder, write_matrix_market
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
+STAGES = ["qc", "normalisation", "de", "coex", "edges"]
+STAGES_WITH_ARRAYS = STAGES[:-1]
+N_WORKERS = 2
+#: For a program to end or to come to a moment, on a busy machine and with kernels still to be compiled.
+PROGRAM_SECONDS = 150
+#: For what a killed program has started to end by itself.
+WORKER_SECONDS = 60
+SECONDS_BETWEEN_LOOKS = 0.001
+
+Moment = Callable[[Path], bool]
+Contents = dict[str, str]
+
+
+# ---- programs
+
+
+def start(arguments: list[str], *, largest_file: int | None = None) -> subprocess.Popen[str]:
+    """Start the program in a process group of its own, perhaps with a limit on the bytes of a file that it writes."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file)) if largest_file else None
+    return subprocess.Popen(
+        [PROGRAM, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=limit,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    """Wait until the program has ended well, and return the lines of its stderr."""
+    _, stderr = process.communicate(timeout=PROGRAM_SECONDS)
+    assert process.returncode == 0, stderr
+    return stderr.splitlines()
+
+
+def fail(process: subprocess.Popen[str]) -> str:
+    """Wait until the program has failed as it should, and return its error."""
+    _, stderr = process.communicate(timeout=PROGRAM_SECONDS)
+    assert process.returncode == 2, stderr
+    assert "Traceback" not in stderr
+    assert stderr.count("normalisr-dask: error: ") == 1
+    return stderr.splitlines()[-1].removeprefix("normalisr-dask: error: ")
+
+
+def wait_for(moment: Moment, folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the files of a program tell that it has come to the moment."""
+    give_up = time.monotonic() + PROGRAM_SECONDS
+    while not moment(folder):
+        assert process.poll() is None, "the program ended before the moment came"
+        assert time.monotonic() < give_up, "the moment did not come"
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def kill(process: subprocess.Popen[str], *, with_workers: bool) -> None:
+    """Kill the program, perhaps with all that it has started, and see that in the end nothing of it is running."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    if with_workers:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.communicate(timeout=WORKER_SECONDS)  # its stderr is closed when none of them is left
+    assert process.returncode == -signal.SIGKILL
+    assert psutil.wait_procs(started, timeout=WORKER_SECONDS)[1] == []
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the worker processes of a run."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def told(path: Path) -> str:
+    """Return what ``normalisr-dask info`` says of a path, on stdout or stderr."""
+    result = CliRunner().invoke(app, ["info", str(path)])
+    assert result.exit_code == (2 if result.stderr else 0)
+    return result.output
+
+
+# ---- what stands in an output folder
+
+
+def recorded(output: Path) -> dict[str, dict[str, object]]:
+    """Return what the manifest says of the stages that are done."""
+    path = output / "manifest.json"
+    return json.loads(path.read_text())["stages"] if path.exists() else {}
+
+
+def readable(output: Path, *, use_consolidated: bool | None = None) -> Contents:
+    """Return type, shape, dimensions and a digest of every array that a reader of the result store finds."""
+    path = output / "results.zarr"
+    if not (path / "zarr.json").exists():
+        return {}
+    root = zarr.open_group(path, mode="r", use_consolidated=use_consolidated)
+    found = {}
+    for name, array in root.members(max_depth=None):
+        if isinstance(array, zarr.Array):
+            values = np.asarray(array[...])
+            content = repr(values.tolist()).encode() if values.dtype.kind == "T" else values.tobytes()
+            kind = f"{values.dtype} {array.shape} {array.metadata.to_dict()['dimension_names']}"
+            found[name] = f"{kind} {hashlib.sha256(content).hexdigest()}"
+    return found
+
+
+def tables(output: Path) -> Contents:
+    """Return a digest of every table."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in output.glob("*.parquet")}
+
+
+class Results(NamedTuple):
+    """What an uninterrupted run gives."""
+
+    arrays: Contents
+    tables: Contents
+
+
+def assert_nothing_is_half_there(output: Path, whole: Results) -> None:
+    """Compare whatever can be read with the same stages of an uninterrupted run."""
+    for use_consolidated in (None, False):
+        found = readable(output, use_consolidated=use_consolidated)
+        stages = {name.partition("/")[0] for name in found}
+        assert found == {name: value for name, value in whole.arrays.items() if name.partition("/")[0] in stages}
+        assert set(recorded(output)).intersection(STAGES_WITH_ARRAYS) <= stages
+    assert tables(output).items() <= whole.tables.items()
+    for stage, table in (("de", "de.parquet"), ("edges", "coex_edges.parquet")):
+        assert stage not in recorded(output) or (output / table).exists()
+
+
+def assert_same(output: Path, whole: Results) -> None:
+    """Compare all results with those of an uninterrupted run, bit by bit."""
+    for use_consolidated in (None, False):
+        assert readable(output, use_consolidated=use_consolidated) == whole.arrays
+    assert tables(output) == whole.tables
+    assert list(recorded(output)) == STAGES
+
+
+# ---- run
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A count store and a table of guides: large enough for stages of about a second."""
+    folder = tmp_path_factory.mktemp("inputs")
+    screen = simulate_screen(n_genes=2000, n_cells=6000, n_guides=24, seed=3)
+    write_cell_ranger_folder(folder / "matrix", screen.counts, screen.gene_names, screen.cell_names)
+    cells = pd.Index(screen.cell_names, name="cell")
+    guides = pd.DataFrame(screen.groupings.toarray().T, index=cells, columns=screen.grouping_names)
+    guides.to_csv(folder / "guides.tsv.gz", sep="\t")
+    finish(start(["ingest", str(folder / "matrix"), str(folder / "counts.zarr")]))
+    return folder
+
+
+def run_arguments(inputs: Path, output: Path) -> list[str]:
+    arguments = ["run", inputs / "counts.zarr", "-o", output, "--groupings", inputs / "guides.tsv.gz", "--coex"]
+    cluster = ["--workers", N_WORKERS, "--memory-limit", "1.5GB", "--local-directory", inputs / "spilled"]
+    return [str(argument) for argument in (*arguments, *cluster)]
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: Path) -> Results:
+    output = inputs / "whole"
+    finish(start(run_arguments(inputs, output)))
+    results = Results(readable(output), tables(output))
+    assert list(recorded(output)) == STAGES
+    assert {name.partition("/")[0] for name in results.arrays} == set(STAGES_WITH_ARRAYS)
+    assert set(results.tables) == {"de.parquet", "coex_edges.parquet"}
+    return results
+
+
+def has_begun(output: Path) -> bool:
+    return (output / "results.zarr" / "zarr.json").exists()
+
+
+def is_recorded(stage: str, output: Path) -> bool:
+    return stage in recorded(output)
+
+
+def is_being_filled(stage: str, output: Path) -> bool:
+    """Whether there are arrays of the stage, and it is not published yet."""
+    return (output / "work" / stage / "zarr.json").exists()
+
+
+def is_published(stage: str, output: Path) -> bool:
+    """Whether the stage stands among the results, though its tables may be lacking."""
+    return (output / "results.zarr" / stage / "zarr.json").exists()
+
+
+def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done: dict[str, dict[str, object]] = {}
+    moments: list[tuple[Moment, list[str], bool]] = [
+        (has_begun, [], True),
+        (partial(is_recorded, "qc"), ["qc"], False),
+        (partial(is_published, "de"), ["qc", "normalisation"], True),  # the arrays are there, the table is not
+        (partial(is_being_filled, "de"), ["qc", "normalisation"], False),
+        (partial(is_being_filled, "coex"), ["qc", "normalisation", "de"], False),
+        (partial(is_recorded, "coex"), ["qc", "normalisation", "de", "coex"], True),
+    ]
+    for moment, done_then, with_workers in moments:
+        assert not moment(output)
+        process = start(run_arguments(inputs, output))
+        wait_for(moment, output, process)
+        assert len(workers(process)) == N_WORKERS
+        kill(process, with_workers=with_workers)
+        assert_nothing_is_half_there(output, whole)
+        assert list(recorded(output)) == done_then
+        assert done.items() <= recorded(output).items()
+        done = recorded(output)
+        assert told(output).count("not done yet") == len(STAGES) - len(done_then)
+
+    lines = finish(start(run_arguments(inputs, output)))
+    assert ["done earlier" in line for line in lines] == [stage in done for stage in STAGES]
+    assert done.items() <= recorded(output).items()
+    assert_same(output, whole)
+
+
+def test_a_run_outlives_its_workers(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(run_arguments(inputs, output))
+    for moment in (has_begun, partial(is_being_filled, "de"), partial(is_being_filled, "coex")):
+        wait_for(moment, output, process)
+        victim = workers(process)[0]
+        victim.kill()
+        victim.wait(timeout=WORKER_SECONDS)
+    lines = finish(process)
+    assert sum(": done in " in line for line in lines) == len(STAGES), lines
+    assert_same(output, whole)
+
+
+def test_a_run_without_space_says_so_and_goes_on_when_there_is(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    message = (
+        f"no space left on the disk of {output}; stages that are done stay; make room and run the same command again"
+    )
+    for largest_file, done in ((1_000, []), (200_000, ["qc", "normalisation"])):
+        assert fail(start(run_arguments(inputs, output), largest_file=largest_file)).startswith(message)
+        assert list(recorded(output)) == done
+        assert_nothing_is_half_there(output, whole)
+    finish(start(run_arguments(inputs, output)))
+    assert_same(output, whole)
+
+
+# ---- ingest
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Matrix Market file of some 12 million entries, three shards of a count store, with the names beside it."""
+    folder = tmp_path_factory.mktemp("matrix")
+    block = simulate_counts(10_000, 1_000, seed=1).counts
+    counts = scipy.sparse.hstack([block] * (12_000_000 // block.nnz), format="csc")
+    write_matrix_market(folder / "matrix.mtx", counts)
+    for name, number in zip(("genes.tsv", "barcodes.tsv"), counts.shape, strict=True):
+        (folder / name).write_text("".join(f"name{n}\n" for n in range(number)))
+    return folder / "matrix.mtx"
+
+
+def contents_of_store(store: Path) -> Contents:
+    """Return a digest of every file of a count store, but for what says when it was made."""
+    files = {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    root = json.loads(files["zarr.json"])
+    del root["attributes"][METADATA_KEY]["provenance"]["created"]
+    files["zarr.json"] = json.dumps(root).encode()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def has_stored_entries(store: Path) -> bool:
+    """Whether an unfinished store holds a first shard."""
+    return (store.with_name(f"{store.name}.partial") / "X" / "data" / "c" / "0").exists()
+
+
+def kill_ingest(matrix: Path, store: Path, *options: str) -> None:
+    """Kill an ingest in the middle."""
+    process = start(["ingest", str(matrix), str(store), *options])
+    wait_for(has_stored_entries, store, process)
+    kill(process, with_workers=True)
+    assert has_stored_entries(store)
+
+
+def test_an_ingest_that_is_killed_leaves_no_store_and_can_be_done_again(matrix: Path, tmp_path: Path) -> None:
+    store, whole_store = tmp_path / "counts.zarr", tmp_path / "whole.zarr"
+    finish(start(["ingest", str(matrix), str(whole_store)]))
+    expected = contents_of_store(whole_store)
+
+    kill_ingest(matrix, store)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.zarr", "counts.zarr.partial"}
+    assert "there is no count store" in told(store)
+    assert "run the same ingest again" in told(store)
+    unfinished = tmp_path / "counts.zarr.partial"
+    assert "is not a Zarr store" in told(unfinished)
+    with pytest.raises(FileNotFoundError):
+        anndata.read_zarr(unfinished)
+
+    finish(start(["ingest", str(matrix), str(store)]))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.zarr", "counts.zarr"}
+    assert contents_of_store(store) == expected
+
+    kill_ingest(matrix, store, "--overwrite")  # the store that was to be replaced stays
+    assert contents_of_store(store) == expected
+
+
+def test_an_ingest_without_space_says_so_and_leaves_nothing(matrix: Path, tmp_path: Path) -> None:
+    process = start(["ingest", str(matrix), str(tmp_path / "counts.zarr")], largest_file=1_000_000)
+    assert fail(process).startswith(f"no space left on the disk of {tmp_path}; the unfinished store was removed")
+    assert list(tmp_path.iterdir()) == []
