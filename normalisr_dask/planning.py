@@ -179,6 +179,17 @@ def plan_run(
     )
 
 
+def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
+    """Return the plan with the stage ``calibration`` after ``de``: the tests once more for every permutation."""
+    (of_de,) = (stage for stage in plan.stages if stage.name == "de")
+    times = max(1, permutations)
+    calibration = replace(
+        of_de, name="calibration", tasks=times * of_de.tasks, bytes_read=times * of_de.bytes_read, bytes_written=0
+    )
+    after = plan.stages.index(of_de) + 1
+    return replace(plan, stages=(*plan.stages[:after], calibration, *plan.stages[after:]))
+
+
 def _sum_bytes(store: CountStore, groupings_per_block: int, n_covariates: int, single: int) -> int:
     """Return the bytes of a block's sums of genes × groupings, one of each or, where they are tested alone, several."""
     width = (groupings_per_block + 1) * (2 * n_covariates + 5) if single == 1 else groupings_per_block
