@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import dask.array as da
+from dask.delayed import Delayed
 
 
 class LogCpm(NamedTuple):
@@ -147,3 +148,20 @@ class Coexpression:
     @property
     def _unpacked(self) -> tuple[da.Array, ...]:
         return self.pvalue, self.dot, self.var
+
+
+@dataclass(frozen=True)
+class Network:
+    """Significant gene pairs as lists.
+
+    Attributes
+    ----------
+    edges : tuple of Delayed
+        One a panel of genes, in order; each gives row and column (int64 positions of genes), r, p_value and q_value
+        (float64) as arrays of length edges, ordered by row and column.
+    degree : int64 (genes,)
+        Number of edges of every gene.
+    """
+
+    edges: tuple[Delayed, ...]
+    degree: da.Array

@@ -48,6 +48,7 @@ compute_var = _quietly(published.compute_var)
 normvar = _quietly(published.normvar, nth=1)
 de = _quietly(published.de, nth=1)
 coex = _quietly(published.coex, nth=1)
+binnet = _quietly(published.binnet)
 
 
 @dataclass(frozen=True)

@@ -82,29 +82,3 @@ def q_values_of_ranks(
     """
     scaled = ascending * (n_tests / np.arange(n_before + 1, n_before + ascending.size + 1))
     return np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], ceiling)
-
-
-def significant_in_rows(
-    p_values: NDArray[np.float64], *, first_row: int, qcut: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the pairs of a block of rows with Q ≤ ``qcut``, Q by Benjamini-Hochberg within a row without its diagonal.
-
-    Parameters
-    ----------
-    p_values
-        Rows of a symmetric matrix, float64 (rows, genes).
-    first_row
-        Position of the block's first row in the matrix: where its diagonal begins.
-    qcut
-        Largest Q-value.
-
-    Returns
-    -------
-    Row within the block and column, int64 (pairs,), ordered by row and column; Q-value, float64 (pairs,).
-    """
-    others = p_values.copy()
-    rows = np.arange(others.shape[0])
-    others[rows, rows + first_row] = np.nan
-    q_values = benjamini_hochberg(others)
-    row, column = np.nonzero(q_values <= qcut)
-    return row, column, q_values[row, column]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.multiple_testing import significant_in_rows
+from normalisr_dask.kernels.network import significant_in_rows
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
