@@ -1,0 +1,44 @@
+"""Significant pairs of rows, where only the candidates are sorted."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
+
+from normalisr_dask.kernels import network
+
+
+@given(st.integers(0, 5), st.integers(2, 12), st.integers(0, 2**32), st.sampled_from([0.01, 0.1, 0.5, 0.99]))
+def test_edges_of_rows_are_benjamini_hochbergs(n_rows, n_genes, seed, qcut):
+    random = np.random.default_rng(seed)
+    n_rows = min(n_rows, n_genes)
+    first = int(random.integers(0, n_genes - n_rows + 1))
+    p_values = random.choice([0.0, 1e-5, 0.002, 0.02, 0.2, 0.7, 1.0], size=(n_rows, n_genes))
+    expected = np.full((n_rows, n_genes), np.nan)
+    for row in range(n_rows):
+        others = np.arange(n_genes) != first + row
+        expected[row, others] = false_discovery_control(p_values[row, others])
+    significant = expected <= qcut * (1 + 1e-12)
+    rows, columns, q_values = network.significant_in_rows(p_values, first_row=first, qcut=qcut)
+    np.testing.assert_array_equal([rows, columns], np.nonzero(significant))
+    np.testing.assert_allclose(q_values, expected[significant], rtol=1e-12)
+    packed = network.network_rows(p_values, np.arange(first, first + n_rows), qcut=qcut)
+    assert network.count_edges(packed) == significant.sum()
+    if significant.any():
+        found = network.unpack_rows(packed, network.count_edges(packed), n_genes=n_genes, qcut=qcut)
+        np.testing.assert_array_equal(found, significant)
+
+
+def test_candidates_are_the_pairs_below_the_cut():
+    correlation = np.array([[1.0, 0.5, -0.9], [0.5, 1.0, 0.0]])
+    p_values = np.array([[2.0, 0.04, 0.001], [0.04, 2.0, 1.0]])
+    found = network.candidates(correlation, p_values, qcut=0.04)
+    np.testing.assert_array_equal(found.toarray(), [[0, 0.5, -0.9], [0.5, 0, 0]])
+    assert found.nnz == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, -1e-9, 1.0001])
+def test_p_values_out_of_range(value):
+    with pytest.raises(ValueError, match=r"expected P-values in \[0, 1\]"):
+        network.significant_in_rows(np.array([[0.5, value]]), first_row=0, qcut=0.1)
