@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from normalisr_dask.steps.calibration import inflation, qq
     from normalisr_dask.steps.coexpression import coex
     from normalisr_dask.steps.differential import de
     from normalisr_dask.steps.guides import assign_guides
@@ -22,6 +23,7 @@ __all__ = [
     "coex",
     "compute_var",
     "de",
+    "inflation",
     "ingest",
     "lcpm",
     "normcov",
@@ -29,12 +31,14 @@ __all__ = [
     "open_counts",
     "qc_outlier",
     "qc_reads",
+    "qq",
     "scaling_factor",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "steps.calibration": ["inflation", "qq"],
         "steps.coexpression": ["coex"],
         "steps.differential": ["de"],
         "steps.guides": ["assign_guides"],

@@ -4,33 +4,32 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
-import scipy.sparse
 import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
+from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
+from normalisr_dask.grouping_tests import SINGLE, GroupingTests
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
-from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, plan_run
+from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
 from normalisr_dask.run_inputs import RunInputs, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.coexpression import coex
-from normalisr_dask.steps.differential import de
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
-from normalisr_dask.steps.selection import only_pairs, select_groupings
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.manifest import Manifest
@@ -44,13 +43,13 @@ HIT_QVALUE = 0.05
 Form = TypeVar("Form", LogCpmForm, NormalisedForm)
 COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
 CONSTANT = "constant"
-SINGLE: dict[str, Literal[0, 1, 4]] = {"ignore": 0, "exclude": 1, "covariates": 4}
 TITLES = {
     "simulation": "Simulation",
     "ingest": "Ingest",
     "qc": "Quality control of reads",
     "normalisation": "Normalisation",
     "de": "Differential expression",
+    "calibration": "Calibration",
     "coex": "Co-expression",
     "edges": "Co-expression network",
 }
@@ -86,15 +85,21 @@ def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_
 def _plan(
     settings: RunSettings, inputs: RunInputs, memory_limit: int, workers: int, threads_per_worker: int
 ) -> RunPlan:
-    return plan_run(
+    planned = plan_run(
         inputs.store,
         n_groupings=0 if inputs.groupings is None else len(inputs.groupings.names),
         n_covariates=len(inputs.covariate_names) + len(COVARIATES_OF_LOG_CPM) + 1,
+        single=SINGLE[settings.other_groupings],
         coex=settings.coex,
         memory_limit=memory_limit,
         workers=workers,
         threads_per_worker=threads_per_worker,
     )
+    return with_calibration(planned, settings.permutations) if _calibrates(settings, inputs.screen) else planned
+
+
+def _calibrates(settings: RunSettings, screen: Screen | None) -> bool:
+    return screen is not None and (screen.is_calibrated or settings.permutations > 0)
 
 
 def run(settings: RunSettings, client: Client, *, progress: RunProgress | None = None) -> RunSummary:
@@ -161,10 +166,12 @@ class Run:
         self._stage("normalisation", self._normalisation)
         if self.inputs.screen is not None:
             self._stage("de", partial(self._de, self.inputs.screen))
+            self._forget_if_other("calibration", "permutations", "seed")
+            if _calibrates(self.settings, self.inputs.screen):
+                self._stage("calibration", partial(self._calibration, self.inputs.screen))
         if self.settings.coex:
             self._stage("coex", self._coex)
-            if self.manifest.is_done("edges") and self.manifest.stage("edges")["qcut"] != self.settings.qcut:
-                self.manifest.forget("edges")
+            self._forget_if_other("edges", "qcut")
             self._stage("edges", self._edges, stored=False)
         return summarise(
             self.results,
@@ -175,6 +182,12 @@ class Run:
             peak_worker_bytes=max(worker_peaks(self.client).values(), default=0),
             peak_client_bytes=peak_bytes(),
         )
+
+    def _forget_if_other(self, stage: str, *names: str) -> None:
+        """Have a stage made again that was made with other values of settings that may change."""
+        done = self.manifest.stage(stage) if self.manifest.is_done(stage) else None
+        if done is not None and any(done[name] != getattr(self.settings, name) for name in names):
+            self.manifest.forget(stage)
 
     def _stage(self, name: str, work: Callable[[], dict[str, Any]], *, stored: bool = True) -> None:
         """Do a stage and record it, unless an earlier run has."""
@@ -198,6 +211,8 @@ class Run:
         """Return about how many tasks the stage has; quality control, once done, has left fewer genes than planned."""
         qc_done = self.results.has("qc")
         n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
+        if name == "calibration":
+            return max(1, self.settings.permutations) * self.plan.blocks.tasks(n_genes)["de"]
         return self.plan.blocks.tasks(n_genes)[name]
 
     def _counts(self) -> Counts:
@@ -282,38 +297,55 @@ class Run:
     # ---- tests
 
     def _de(self, screen: Screen) -> dict[str, Any]:
-        expression, covariates, cells = stored_expression(self.results, self._counts())
-        values = scipy.sparse.csr_array(screen.groupings.values[:, cells])
-        n_cells = values.astype(bool).sum(axis=1)
+        tests = self._tests(screen)
+        n_cells = tests.n_cells()
         rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
-        left_out = np.delete(np.array(screen.groupings.names, dtype=object), rows).tolist()
-        test = partial(de, dt=expression, dc=covariates, bs=self.plan.groupings_per_block)
-        if self.settings.other_groupings == "ignore":
-            tested = test(values[rows])
-        else:  # cells of groupings too small to test are still in another grouping
-            tested = select_groupings(test(values, single=SINGLE[self.settings.other_groupings]), rows)
-        screen, n_cells = screen.select(rows), n_cells[rows]
-        names = ("pvalue", "log10_pvalue", "gamma", "se")
-        results = {name: getattr(tested, name) for name in names}
-        if screen.pairs is not None:
-            pairs = screen.pairs[:, np.flatnonzero(self.results.read("qc", "gene_kept"))]
-            results = {name: only_pairs(values, pairs) for name, values in results.items()}
-        qvalue = results["pvalue"].rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
+        tested, names = tests.tested(rows), np.array(screen.groupings.names, dtype=object)
+        qvalue = tested["pvalue"].rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
         arrays = self.results.begin(
             "de",
-            {"grouping": np.array(screen.groupings.names), "gene": self.results.read("normalisation", "gene")},
+            {"grouping": names[rows], "gene": self.results.read("normalisation", "gene")},
             {"grouping": self.plan.groupings_per_block},
         )
-        arrays["n_cells"][...] = n_cells
-        _store(arrays, results | {"qvalue": qvalue, "vart": tested.vart, "varg": tested.varg})
+        arrays["n_cells"][...] = n_cells[rows]
+        _store(arrays, tested | {"qvalue": qvalue}, rows_at_a_time=self.plan.groupings_per_submission)
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self.results.publish("de")
-        hits = write_de_table(self.results, HIT_QVALUE, targets=screen.targets)
+        hits = write_de_table(self.results, HIT_QVALUE, targets=screen.select(rows).targets)
         return {
             "note": f"{sum(hits):,} hits at Q <= {HIT_QVALUE} in {np.count_nonzero(hits):,} of {len(hits):,} groupings",
             "hits": [int(number) for number in hits],
-            "groupings_left_out": left_out,
+            "groupings_left_out": np.delete(names, rows).tolist(),
         }
+
+    def _calibration(self, screen: Screen) -> dict[str, Any]:
+        tested = set(self.results.read("de", "grouping"))
+        rows = np.array([row for row, name in enumerate(screen.groupings.names) if name in tested])
+        families = calibrate(
+            self._tests(screen),
+            rows,
+            permutations=self.settings.permutations,
+            seed=self.settings.seed,
+            rows_at_a_time=self.plan.groupings_per_submission,
+        )
+        names, values = list(families), list(families.values())
+        points = [str(number) for number in range(1, QQ_POINTS + 1)]
+        self.results.write(
+            "calibration",
+            {"family": np.array(names), "quantile": np.array(points)},
+            {
+                "n_tests": np.array([family.n_tests for family in values]),
+                "inflation": np.array([family.inflation for family in values]),
+                "expected": np.stack([family.points[0] for family in values]),
+                "observed": np.stack([family.points[1] for family in values]),
+            },
+        )
+        note = ", ".join(f"{family.inflation:.3f} {name}" for name, family in families.items())
+        asked = {"permutations": self.settings.permutations, "seed": self.settings.seed}
+        return {"note": f"inflation {note}", **asked}
+
+    def _tests(self, screen: Screen) -> GroupingTests:
+        return GroupingTests(self.settings, screen, self.results, self._counts(), self.plan.groupings_per_block)
 
     def _coex(self) -> dict[str, Any]:
         expression, covariates, _ = stored_expression(self.results, self._counts())
@@ -349,11 +381,15 @@ def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array]) -> None:
-    """Write lazy arrays by name in one computation, in the chunks of their targets."""
+def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array], *, rows_at_a_time: int | None = None) -> None:
+    """Write lazy arrays by name in the chunks of their targets, all or so many rows of them in one computation."""
     targets = [arrays[name] for name in lazy]
     sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
-    dask.compute(da.store(sources, targets, lock=False, compute=False))
+    n_rows = len(sources[0])
+    for start in range(0, n_rows, rows_at_a_time or n_rows):
+        rows = slice(start, min(start + (rows_at_a_time or n_rows), n_rows))
+        parts, regions = [source[rows] for source in sources], [(rows,)] * len(targets)
+        dask.compute(da.store(parts, targets, regions=regions, lock=False, compute=False))
 
 
 def _implicit(form: Form | None) -> Form:

@@ -57,6 +57,13 @@ STAGES: dict[str, dict[str, Variable]] = {
         "varg": Variable(("grouping",), "float64", "Variance of the grouping after covariates"),
         "n_cells": Variable(("grouping",), "int64", "Number of cells in the grouping"),
     },
+    # Families: tested, control, permuted; those of them that the run has
+    "calibration": {
+        "n_tests": Variable(("family",), "int64", "Number of tests"),
+        "inflation": Variable(("family",), "float64", "Genomic inflation: median of chi2(1) over its null median"),
+        "expected": Variable(("family", "quantile"), "float64", "Expected -log10 P of a rank; NaN beyond the tests"),
+        "observed": Variable(("family", "quantile"), "float64", "Observed -log10 P of that rank"),
+    },
     "coex": {
         "pvalue": Variable(("gene", "gene_2"), "float64", "Two-sided P-value; 0 on the diagonal"),
         "dot": Variable(("gene", "gene_2"), "float64", "Mean product after covariates; 0 on the diagonal"),

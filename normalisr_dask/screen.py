@@ -40,6 +40,11 @@ class Screen:
     reference: NamedRows
     pairs: sparse.csr_array | None = None
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether there are controls that tell how calibrated the tests are."""
+        return bool(self.is_control.any()) or len(self.reference.names) > 0
+
     def select(self, rows: NDArray[np.int64]) -> "Screen":
         """Return the screen with these of the tested groupings only."""
         return replace(

@@ -30,27 +30,47 @@ class StoredExpression(NamedTuple):
     cells: NDArray[np.int64]
 
 
-def stored_expression(results: ResultStore, counts: Counts) -> StoredExpression:
-    """Return the normalised expression of a run; ``counts`` are those of its whole store."""
+def stored_expression(
+    results: ResultStore, counts: Counts, *, chosen: NDArray[np.int64] | None = None
+) -> StoredExpression:
+    """Return the normalised expression of a run.
+
+    Parameters
+    ----------
+    results
+        With the stages ``qc`` and ``normalisation``.
+    counts
+        Of the whole store.
+    chosen
+        Positions of some of the kept cells, ascending; None for all. The expression of some cells is a dense array,
+        since the sums of squares of its form are those of all cells.
+    """
     genes = np.flatnonzero(results.read("qc", "gene_kept"))
     positions = {name: position for position, name in enumerate(counts.cells)}
     cells = np.array([positions[name] for name in results.read("normalisation", "cell")], dtype=np.int64)
-    counts = counts.subset(genes=genes, cells=cells)
-    names = ("covariates", "cell_weight", "coefficients", "variance_factor", "sum_of_squares", "gene_scaling")
-    stored = {name: results.read("normalisation", name) for name in names}
-    covariates, cell_weight = (
-        da.from_array(stored[name], chunks=(*stored[name].shape[:-1], counts.chunks))
-        for name in ("covariates", "cell_weight")
+    names = ("log_cpm_offset", "covariates", "cell_weight", "coefficients", "variance_factor", "sum_of_squares")
+    stored = {name: results.read("normalisation", name) for name in (*names, "gene_scaling")}
+    kept = np.arange(cells.size) if chosen is None else chosen
+    counts = counts.subset(genes=genes, cells=cells[kept])
+    offset, covariates, cell_weight = (
+        da.from_array(stored[name][..., kept], chunks=(*stored[name].shape[:-1], counts.chunks))
+        for name in ("log_cpm_offset", "covariates", "cell_weight")
     )
-    fit = np.column_stack([stored[name] for name in ("coefficients", "variance_factor", "sum_of_squares")])
     form = NormalisedForm.of_fit(
-        log_cpm_of(counts, results.read("normalisation", "log_cpm_offset")),
+        LogCpmForm(counts.matrix, offset),
         covariates,
         cell_weight,
         da.from_array(stored["gene_scaling"], chunks=-1),
-        da.from_array(fit, chunks=-1),
+        da.from_array(
+            np.column_stack([stored[name] for name in ("coefficients", "variance_factor", "sum_of_squares")]), chunks=-1
+        ),
     )
-    return StoredExpression(with_form(form), normalised_covariates(covariates, cell_weight, cat=1), cells)
+    if chosen is None:
+        return StoredExpression(with_form(form), normalised_covariates(covariates, cell_weight, cat=1), cells)
+    of_all = (da.from_array(stored[name], chunks=-1) for name in ("covariates", "cell_weight"))
+    # Which covariates are categories is seen from all cells.
+    normalised = normalised_covariates(*of_all, cat=1)[:, kept].rechunk(covariates.chunks)
+    return StoredExpression(form.to_dask(), normalised, cells[kept])
 
 
 def log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> LogCpmForm:

@@ -17,6 +17,15 @@ class GroupingHits:
 
 
 @dataclass(frozen=True)
+class FamilyInflation:
+    """How calibrated a family of tests is: its name, its number of tests, and their genomic inflation."""
+
+    family: str
+    n_tests: int
+    inflation: float
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What a run has done.
 
@@ -26,6 +35,8 @@ class RunSummary:
         Numbers in the store and after quality control.
     groupings
         One entry a grouping.
+    calibration
+        One entry a family of tests: those tested, controls, permuted groupings; none without calibration.
     edges
         Edges of the co-expression network, None without co-expression.
     seconds
@@ -41,6 +52,7 @@ class RunSummary:
     genes_total: int
     genes_kept: int
     groupings: tuple[GroupingHits, ...]
+    calibration: tuple[FamilyInflation, ...]
     edges: int | None
     seconds: float
     peak_worker_bytes: int
@@ -68,6 +80,10 @@ def summarise(
         rows = zip(names, n_cells, stages["de"]["hits"], strict=True)
         groupings = tuple(GroupingHits(str(name), int(cells), hits) for name, cells, hits in rows)
         tables.append(DE_TABLE)
+    calibration: tuple[FamilyInflation, ...] = ()
+    if "calibration" in stages:
+        columns = (results.read("calibration", name).tolist() for name in ("family", "n_tests", "inflation"))
+        calibration = tuple(FamilyInflation(*row) for row in zip(*columns, strict=True))
     if "edges" in stages:
         tables.append(EDGE_TABLE)
     return RunSummary(
@@ -76,6 +92,7 @@ def summarise(
         genes_total=genes_total,
         genes_kept=results.read("normalisation", "gene").size,
         groupings=groupings,
+        calibration=calibration,
         edges=stages["edges"]["edges"] if "edges" in stages else None,
         seconds=seconds,
         peak_worker_bytes=peak_worker_bytes,

@@ -139,7 +139,7 @@ def test_tables_hold_what_the_arrays_hold(settings: RunSettings, client: Client)
 
 
 def test_every_group_opens_with_the_names_of_the_schema(settings: RunSettings, client: Client) -> None:
-    run(replace(settings, coex=True), client)
+    run(replace(settings, coex=True, permutations=1), client)
     for stage, variables in STAGES.items():
         dataset = group(settings, stage)
         assert set(dataset.data_vars) == set(variables)
@@ -310,9 +310,9 @@ def test_manifest_of_another_version(settings: RunSettings, client: Client) -> N
 
 def test_plan_reads_no_counts_and_names_every_stage(settings: RunSettings) -> None:
     with count_reads(Path(settings.store) / "X") as reads:
-        planned = plan(replace(settings, coex=True), **LIMITS)
+        planned = plan(replace(settings, coex=True, permutations=2), **LIMITS)
     assert not [key for key in reads.data() if key.startswith(("data/", "indices/"))]
-    assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "coex", "edges"]
+    assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "calibration", "coex", "edges"]
     for stage in planned.stages:
         assert stage.tasks > 0
         assert stage.bytes_read > 0

@@ -13,11 +13,15 @@ from distributed import Client
 from scipy import sparse
 from scipy.stats import false_discovery_control
 
+import normalisr_dask as nd
 from normalisr_dask.pipeline import run
 from normalisr_dask.screen import control_use, design_screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.storage.counts import open_counts
 from normalisr_dask.storage.ingest import ingest
+from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.tables import NamedRows
+from normalisr_dask.stored_expression import stored_expression
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 GENES = ("gene_a", "gene_b", "gene_c")
@@ -377,3 +381,78 @@ def test_bad_settings_are_refused_before_anything_is_written(
     with pytest.raises((ValueError, OSError), match=message):
         run(replace(run_settings, **change), client)
     assert not Path(run_settings.output).exists()
+
+
+class TestCalibration:
+    def test_negative_controls_and_permuted_groupings(
+        self, run_settings: RunSettings, folder: Path, client: Client
+    ) -> None:
+        asked = replace(
+            run_settings, targets=str(folder / "targets.tsv"), test="guides", control=("control",), permutations=2
+        )
+        summary = run(asked, client)
+        de, found = results(asked), results(asked, "calibration")
+        assert found["family"].values.tolist() == ["tested", "control", "permuted"]
+        is_control = np.array([name.startswith("control") for name in de["grouping"].values])
+        assert is_control.sum() == 2
+        n_genes = de.sizes["gene"]
+        assert found["n_tests"].values.tolist() == [
+            n_genes * (~is_control).sum(),
+            n_genes * 2,
+            2 * n_genes * de.sizes["grouping"],
+        ]
+        for family, rows in (("tested", ~is_control), ("control", is_control)):
+            log10_p = de["log10_pvalue"].values[rows]
+            of_family = found.sel(family=family)
+            assert of_family["inflation"] == nd.inflation(log10_p, log10=True).compute()
+            np.testing.assert_array_equal(of_family["observed"], nd.qq(log10_p, log10=True).observed)
+            np.testing.assert_array_equal(of_family["expected"], nd.qq(log10_p, log10=True).expected)
+        assert found["inflation"].sel(family="permuted") == pytest.approx(1.0, abs=0.15)
+        shown = [(family.family, family.n_tests, family.inflation) for family in summary.calibration]
+        assert shown == list(
+            zip(*(found[name].values.tolist() for name in ("family", "n_tests", "inflation")), strict=True)
+        )
+
+    def test_permutations_are_seeded_and_their_number_may_change(
+        self, run_settings: RunSettings, tmp_path: Path, client: Client
+    ) -> None:
+        run(replace(run_settings, permutations=1), client)
+        first = results(run_settings, "calibration")
+        again = replace(run_settings, output=str(tmp_path / "again"))
+        run(replace(again, permutations=1), client)
+        xr.testing.assert_identical(results(again, "calibration"), first)
+        run(replace(again, permutations=1, seed=5), client)
+        other = results(again, "calibration")
+        assert (other["observed"] != first["observed"]).sel(family="permuted").any()
+        run(replace(again, permutations=3, seed=5), client)
+        n_tests = results(again, "calibration")["n_tests"].sel(family="permuted")
+        assert n_tests == 3 * first["n_tests"].sel(family="permuted")
+        done = json.loads((tmp_path / "again" / "manifest.json").read_text())["stages"]["calibration"]
+        assert (done["permutations"], done["seed"]) == (3, 5)
+
+    def test_without_controls_and_permutations_there_is_none(self, run_settings: RunSettings, client: Client) -> None:
+        summary = run(run_settings, client)
+        assert summary.calibration == ()
+        assert not (Path(run_settings.output) / "results.zarr" / "calibration").exists()
+
+    @pytest.mark.parametrize("other_groupings", ["ignore", "exclude", "covariates"])
+    def test_reference_controls_are_tested_against_cells_like_them(
+        self, run_settings: RunSettings, simulated: SimulatedScreen, client: Client, other_groupings: str
+    ) -> None:
+        controls = ("control_g1", "control_g2")
+        asked = replace(run_settings, control=controls, control_use="reference", other_groupings=other_groupings)
+        run(asked, client)
+        found = results(asked, "calibration")
+        assert found["family"].values.tolist() == ["tested", "control"]
+        stored = stored_expression(ResultStore(asked.output), open_counts(asked.store))
+        values = simulated.groupings.toarray().astype(float)[:, stored.cells]
+        is_like = np.ones(len(stored.cells), dtype=bool)
+        if other_groupings != "ignore":
+            is_like = values[:-2].sum(axis=0) == 0
+        expression, covariates = stored.expression.compute(), stored.covariates.compute()
+        wanted = nd.de(values[-2:, is_like], expression[:, is_like], covariates[:, is_like])
+        of_controls = found.sel(family="control")
+        np.testing.assert_allclose(
+            of_controls["observed"], nd.qq(wanted.log10_pvalue, log10=True).observed, rtol=1e-4, atol=1e-6
+        )
+        assert of_controls["n_tests"] == wanted.pvalue.size

@@ -22,6 +22,7 @@ from normalisr_dask.settings import RunSettings
 from normalisr_dask.summary import RunSummary
 
 GROUPINGS_SHOWN = 10
+FAMILIES = {"tested": "tests", "control": "tests of controls", "permuted": "tests of permuted cells"}
 
 
 def run(
@@ -145,6 +146,11 @@ def _print_summary(summary: RunSummary) -> None:
     if summary.groupings:
         n_hits = sum(grouping.n_hits for grouping in summary.groupings)
         facts["hits"] = f"{n_hits:,} at Q ≤ {HIT_QVALUE} in {len(summary.groupings):,} groupings"
+    if summary.calibration:
+        facts["inflation"] = "; ".join(
+            f"{family.inflation:.3f} over {family.n_tests:,} {FAMILIES[family.family]}"
+            for family in summary.calibration
+        )
     if summary.edges is not None:
         facts["edges"] = f"{summary.edges:,}"
     facts |= {

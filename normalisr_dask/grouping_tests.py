@@ -1,0 +1,101 @@
+"""The tests of a run's groupings, lazy: as they are, with permuted cells, and of reference controls."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from normalisr_dask.screen import Screen
+from normalisr_dask.settings import RunSettings
+from normalisr_dask.steps.differential import de
+from normalisr_dask.steps.selection import only_pairs, select_groupings
+from normalisr_dask.storage.counts import Counts
+from normalisr_dask.storage.result_store import ResultStore
+from normalisr_dask.stored_expression import StoredExpression, stored_expression
+
+SINGLE: dict[str, Literal[0, 1, 4]] = {"ignore": 0, "exclude": 1, "covariates": 4}
+#: Results of a test; NaN for what was not tested.
+OF_TESTS = ("pvalue", "log10_pvalue", "gamma", "se")
+
+
+@dataclass(frozen=True)
+class GroupingTests:
+    """Tests of the groupings of a screen in the cells that a run has kept.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    screen
+        What to test.
+    results
+        With the stages ``qc`` and ``normalisation``.
+    counts
+        Of the whole store.
+    groupings_per_block
+        Groupings that a task tests together.
+    """
+
+    settings: RunSettings
+    screen: Screen
+    results: ResultStore
+    counts: Counts
+    groupings_per_block: int
+
+    @cached_property
+    def _stored(self) -> StoredExpression:
+        return stored_expression(self.results, self.counts)
+
+    @cached_property
+    def _values(self) -> scipy.sparse.csr_array:
+        """The groupings in the kept cells."""
+        return scipy.sparse.csr_array(self.screen.groupings.values[:, self._stored.cells])
+
+    def n_cells(self) -> NDArray[np.int64]:
+        """Return the number of kept cells of every grouping."""
+        return np.asarray(self._values.astype(bool).sum(axis=1), dtype=np.int64)
+
+    def tested(self, rows: NDArray[np.int64], *, order: NDArray[np.int64] | None = None) -> dict[str, da.Array]:
+        """Return the results of testing some of the groupings (rows), by name.
+
+        Parameters
+        ----------
+        rows
+            Which of the groupings.
+        order
+            A permutation of the kept cells, by which to take them for the groupings; None for none.
+        """
+        values = self._values if order is None else self._values[:, order]
+        test = partial(de, dt=self._stored.expression, dc=self._stored.covariates, bs=self.groupings_per_block)
+        if self.settings.other_groupings == "ignore":
+            tested = test(values[rows])
+        else:  # cells of groupings too small to test are still in another grouping
+            tested = select_groupings(test(values, single=SINGLE[self.settings.other_groupings]), rows)
+        of_tests: dict[str, Any] = {name: getattr(tested, name) for name in OF_TESTS}
+        if self.screen.pairs is not None:
+            pairs = self.screen.pairs[rows][:, np.flatnonzero(self.results.read("qc", "gene_kept"))]
+            of_tests = {name: only_pairs(array, pairs) for name, array in of_tests.items()}
+        return of_tests | {"vart": tested.vart, "varg": tested.varg}
+
+    def log10_p_of_reference(self) -> da.Array | None:
+        """Return log10 P of every reference control with enough cells against the other cells like it.
+
+        These are all other cells where other groupings are ignored, else those in no tested grouping. None if no
+        control can be tested so.
+        """
+        stored, controls = self._stored, self.screen.reference.values
+        if self.settings.other_groupings != "ignore":
+            in_none = np.flatnonzero(self._values.astype(bool).sum(axis=0) == 0)
+            if in_none.size <= stored.covariates.shape[0] + 1:
+                return None
+            stored = stored_expression(self.results, self.counts, chosen=in_none)
+        controls = scipy.sparse.csr_array(controls[:, stored.cells])
+        n_cells = controls.astype(bool).sum(axis=1)
+        rows = np.flatnonzero((n_cells >= max(1, self.settings.min_grouping_cells)) & (n_cells < stored.cells.size))
+        if rows.size == 0:
+            return None
+        return de(controls[rows], stored.expression, stored.covariates, bs=self.groupings_per_block).log10_pvalue
