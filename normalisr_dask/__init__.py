@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from normalisr_dask.steps.differential import de
     from normalisr_dask.steps.guides import assign_guides
     from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
+    from normalisr_dask.steps.network import binnet, degree, network
     from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
     from normalisr_dask.steps.quality_control import qc_outlier, qc_reads
     from normalisr_dask.storage.counts import open_counts
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "assign_guides",
+    "binnet",
     "coex",
     "compute_var",
     "de",
+    "degree",
     "inflation",
     "ingest",
     "lcpm",
+    "network",
     "normcov",
     "normvar",
     "open_counts",
@@ -43,6 +47,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "steps.differential": ["de"],
         "steps.guides": ["assign_guides"],
         "steps.log_cpm": ["lcpm", "scaling_factor"],
+        "steps.network": ["binnet", "degree", "network"],
         "steps.normalisation": ["compute_var", "normcov", "normvar"],
         "steps.quality_control": ["qc_outlier", "qc_reads"],
         "storage.counts": ["open_counts"],
