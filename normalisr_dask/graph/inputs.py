@@ -1,7 +1,11 @@
 """Inputs of every kind as Dask arrays: NumPy, SciPy sparse, Dask with dense or sparse chunks, Zarr arrays."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
+from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
@@ -26,6 +30,8 @@ def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
 
 def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None) -> da.Array:
     """Return a two-dimensional Dask array of rows × cells; sparse input keeps sparse chunks.
+
+    Arrays in memory are not copied: leave them as they are until the results are computed.
 
     Parameters
     ----------
@@ -57,16 +63,48 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
     if isinstance(values, zarr.Array):
         return da.from_zarr(values)
     n_rows, n_cells = values.shape
-    chunks = (n_rows, cell_chunks or min(max(1, n_cells), cells_per_block(n_rows)))
-    if scipy.sparse.issparse(values):
-        columns = scipy.sparse.csc_array(values)
-        if not columns.has_canonical_format:  # entries given twice stand for their sum
-            columns = columns.copy()
-            columns.sum_duplicates()
-        return da.from_array(
-            columns, chunks=chunks, asarray=False, meta=scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
-        )
-    return da.from_array(np.asarray(values), chunks=chunks)
+    if cell_chunks is None:
+        size = min(max(1, n_cells), cells_per_block(n_rows))
+        cell_chunks = da.core.normalize_chunks(size, (n_cells,))[0]
+    bounds = [slice(stop - size, stop) for size, stop in zip(cell_chunks, accumulate(cell_chunks), strict=True)]
+    if not scipy.sparse.issparse(values):
+        dense = np.asarray(values)
+        return _from_blocks([dense[:, cells] for cells in bounds], np.empty((0, 0), dtype=dense.dtype))
+    columns = scipy.sparse.csc_array(values)
+    if not columns.has_canonical_format:  # entries given twice stand for their sum
+        columns = columns.copy()
+        columns.sum_duplicates()
+    return _from_blocks(
+        [_columns(columns, cells) for cells in bounds], scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
+    )
+
+
+def _from_blocks(blocks: Sequence[Any], meta: Any) -> da.Array:
+    """Return blocks of cells as one array.
+
+    ``da.from_array`` would copy the whole array, and read it once more to name it after its content.
+    """
+    return da.concatenate(
+        [
+            da.from_delayed(
+                dask.delayed(block, name=f"cells-{uuid4().hex}", traverse=False),
+                shape=block.shape,
+                dtype=block.dtype,
+                meta=meta,
+            )
+            for block in blocks
+        ],
+        axis=1,
+    )
+
+
+def _columns(matrix: scipy.sparse.csc_array, cells: slice) -> scipy.sparse.csc_array:
+    """Return some columns of a matrix; the entries are not copied, as they are where a new array is given them."""
+    offsets = matrix.indptr[cells.start : cells.stop + 1]
+    entries = slice(offsets[0], offsets[-1])
+    block = scipy.sparse.csc_array((matrix.shape[0], cells.stop - cells.start), dtype=matrix.dtype)
+    block.data, block.indices, block.indptr = matrix.data[entries], matrix.indices[entries], offsets - offsets[0]
+    return block
 
 
 def is_sparse(array: da.Array) -> bool:

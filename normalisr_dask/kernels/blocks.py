@@ -24,22 +24,26 @@ def as_sparse(block: Block) -> scipy.sparse.csc_array:
     return sparse
 
 
-def dense_from_entries(sparse: scipy.sparse.csc_array, values: NDArray[np.float64], fill: float) -> NDArray[np.float64]:
-    """Return genes × cells with ``values`` at the stored entries of ``sparse`` and ``fill`` elsewhere.
+def dense_from_entries(
+    sparse: scipy.sparse.csc_array, values: NDArray[np.float64], fill: float, cell_offset: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return genes × cells: ``values`` at the entries of ``sparse``, ``fill`` elsewhere, less each cell's offset.
 
     The result is in column order (cells contiguous), as the entries are, so each is written once and in order.
     """
-    n_genes, n_cells = sparse.shape
-    dense = np.full((n_cells, n_genes), fill, dtype=np.float64)
-    _scatter(sparse.indptr, sparse.indices, np.ascontiguousarray(values), dense)
+    dense = np.empty(sparse.shape[::-1])
+    scatter_entries(sparse.indptr, sparse.indices, values, fill, cell_offset, dense)
     return dense.T
 
 
 @njit(nogil=True, cache=True)
-def _scatter(offsets, genes, values, dense):  # type: ignore[no-untyped-def]
+def scatter_entries(offsets, genes, values, fill, cell_offset, dense):  # type: ignore[no-untyped-def]
+    """Write :func:`dense_from_entries` to ``dense`` (cells, genes), of cells whose entries lie between ``offsets``."""
     for cell in range(dense.shape[0]):
+        row = dense[cell]
+        row[:] = fill - cell_offset[cell]
         for entry in range(offsets[cell], offsets[cell + 1]):
-            dense[cell, genes[entry]] = values[entry]
+            row[genes[entry]] = values[entry] - cell_offset[cell]
 
 
 def dense_float(block: Block) -> NDArray[np.float64]:

@@ -101,13 +101,14 @@ def cell_sums(
 ) -> NDArray[np.float64]:
     """Return per cell, over the kept genes, total count and number of non-zero genes, float64 (2, cells)."""
     block = check_counts(block, cell_index, gene_index)
-    kept = np.ones(block.shape[0], dtype=bool) if genes_kept is None else genes_kept
     if scipy.sparse.issparse(block):
         sparse = scipy.sparse.csc_array(block)
         sums = np.zeros((2, block.shape[1]))
+        kept = np.ones(block.shape[0], dtype=bool) if genes_kept is None else genes_kept
         _add_by_cell(sparse.indptr, sparse.indices, sparse.data, kept, sums)
         return sums
-    block = block[kept]
+    if genes_kept is not None:
+        block = block[genes_kept]
     return np.stack([block.sum(axis=0, dtype=np.float64), np.count_nonzero(block, axis=0)])
 
 

@@ -17,12 +17,12 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float
+from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float, scatter_entries
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
-from normalisr_dask.kernels.log_cpm import mean_log_cpm, posterior_mean
-from normalisr_dask.kernels.normalisation import covariate_pairs, normalised, variance_factor
+from normalisr_dask.kernels.log_cpm import posterior_mean
+from normalisr_dask.kernels.normalisation import covariate_pairs, panels, variance_factor
 
 Floats = NDArray[np.float64]
 ZERO_COUNT = np.zeros(1, dtype=np.int64)
@@ -319,13 +319,21 @@ def dense_normalised(
     weights: Floats,
     gene_scaling: Floats,
 ) -> Floats:
-    """Return normalised expression of a block of counts, genes × cells."""
-    expression = mean_log_cpm(block, total=np.zeros(()), cell_offset=cell_offset)
-    return normalised(
-        expression,
-        coefficients=fit[:, :-2],
-        factor=fit[:, -2],
-        covariates=covariates,
-        log_weights=np.log(weights),
-        gene_scaling=gene_scaling,
-    )
+    """Return normalised expression of a block of counts, genes × cells; cell by cell, as the counts lie."""
+    sparse = as_sparse(block)
+    values = posterior_mean(sparse.data, 0.0)
+    at_zero = posterior_mean(ZERO_COUNT, 0.0)[0]
+    result = np.empty(sparse.shape[::-1])
+    log_weights = np.log(weights)
+    for cells, growth, fitted in panels(*result.shape):
+        expression = result[cells]
+        scatter_entries(
+            sparse.indptr[cells.start : cells.stop + 1], sparse.indices, values, at_zero, cell_offset[cells], expression
+        )
+        np.matmul(covariates.T[cells], fit[:, :-2].T, out=fitted)
+        expression -= fitted
+        np.multiply.outer(log_weights[cells], gene_scaling, out=growth)
+        np.exp(growth, out=growth)
+        growth *= fit[:, -2]
+        expression *= growth
+    return result.T

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma, ndtri, polygamma
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, dense_from_entries
-from normalisr_dask.kernels.counts import check_counts
+from normalisr_dask.kernels.counts import cell_sums, check_counts
 
 LOG_MILLION = float(np.log(1e6))
 
@@ -55,7 +55,22 @@ def _by_count(counts: NDArray[np.generic], function) -> NDArray[np.float64]:  # 
     return np.asarray(function(counts.astype(np.float64)))
 
 
-def sum_of_proportions(
+def cell_summary(block: Block, *, cell_index: NDArray[np.int64], gene_index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return of every cell total count, number of non-zero genes, and Σ_genes exp f(k) as if T were 0, (3, cells).
+
+    Normalised posterior means do not depend on T, so they need not wait for a pass over all counts.
+    """
+    sums = cell_sums(block, cell_index=cell_index, gene_index=gene_index)
+    if not scipy.sparse.issparse(block):
+        return np.vstack([sums, posterior_proportion(block, 0.0).sum(axis=0)])
+    sparse = as_sparse(block)
+    at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), 0.0)
+    above_zero = posterior_proportion(sparse.data, 0.0) - at_zero
+    above = scipy.sparse.csc_array((above_zero, sparse.indices, sparse.indptr), shape=sparse.shape).sum(axis=0)
+    return np.vstack([sums, np.ravel(above) + at_zero * sparse.shape[0]])
+
+
+def sum_of_draws(
     block: Block,
     *,
     total: NDArray[np.float64],
@@ -64,18 +79,10 @@ def sum_of_proportions(
     varscale: float,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Return Σ_genes exp(x) of every cell, float64 (1, cells), where x is the unnormalised log proportion."""
+    """Return Σ_genes exp(x) of every cell, float64 (1, cells), where x is drawn from the posterior."""
     block = check_counts(block, cell_index, gene_index)
-    if varscale > 0:
-        drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
-        return np.asarray(np.exp(drawn).sum(axis=0))[None]
-    if not scipy.sparse.issparse(block):
-        return np.asarray(posterior_proportion(block, float(total)).sum(axis=0, keepdims=True))
-    sparse = as_sparse(block)
-    at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), float(total))
-    above_zero = posterior_proportion(sparse.data, float(total)) - at_zero
-    sums = scipy.sparse.csc_array((above_zero, sparse.indices, sparse.indptr), shape=sparse.shape).sum(axis=0)
-    return np.asarray(np.reshape(sums, (1, -1)) + at_zero * sparse.shape[0])
+    drawn = _drawn(block, float(total), cell_index, gene_index, varscale, seed)
+    return np.asarray(np.exp(drawn).sum(axis=0))[None]
 
 
 def log_cpm(
@@ -99,12 +106,12 @@ def log_cpm(
 
 def mean_log_cpm(block: Block, *, total: NDArray[np.float64], cell_offset: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return f(k) − offset, genes × cells."""
-    return _dense_by_count(block, posterior_mean, float(total)) - cell_offset
+    return _dense_by_count(block, posterior_mean, float(total), cell_offset)
 
 
 def variance_log_cpm(block: Block, *, total: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return v(k), genes × cells."""
-    return _dense_by_count(block, posterior_variance, float(total))
+    return _dense_by_count(block, posterior_variance, float(total), np.zeros(block.shape[1]))
 
 
 def summary_covariates(
@@ -135,12 +142,17 @@ def summary_covariates(
     return np.stack([log_totals, n_genes - n_nonzero, log_totals**2])
 
 
-def _dense_by_count(block: Block, function, total: float) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+def _dense_by_count(  # type: ignore[no-untyped-def]
+    block: Block, function, total: float, cell_offset: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a function of every count less its cell's offset, genes × cells."""
     if not scipy.sparse.issparse(block):
-        return np.asarray(function(np.asarray(block), total))
+        values = np.asarray(function(np.asarray(block), total))
+        values -= cell_offset
+        return values
     sparse = as_sparse(block)
     at_zero = function(np.zeros(1, dtype=np.int64), total)[0]
-    return dense_from_entries(sparse, function(sparse.data, total), at_zero)
+    return dense_from_entries(sparse, function(sparse.data, total), at_zero, cell_offset)
 
 
 def _drawn(
@@ -152,8 +164,9 @@ def _drawn(
     seed: int,
 ) -> NDArray[np.float64]:
     noise = standard_normal(seed, cell_index, gene_index)
-    variance = varscale * _dense_by_count(block, posterior_variance, total)
-    return _dense_by_count(block, posterior_mean, total) + noise * np.sqrt(variance)
+    no_offset = np.zeros(block.shape[1])
+    variance = varscale * _dense_by_count(block, posterior_variance, total, no_offset)
+    return _dense_by_count(block, posterior_mean, total, no_offset) + noise * np.sqrt(variance)
 
 
 def standard_normal(seed: int, cell_index: NDArray[np.int64], gene_index: NDArray[np.int64]) -> NDArray[np.float64]:

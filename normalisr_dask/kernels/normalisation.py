@@ -5,6 +5,8 @@ Letters of the equations: x expression, C covariates, w cell weights, t gene sca
 Source: Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,16 +15,40 @@ from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 
 Floats = NDArray[np.float64]
 
-#: Genes worked on at a time, so that temporaries of a wide block stay in the processor's cache.
-PANEL_ENTRIES = 1 << 18
+#: Values worked on at a time: they and their work arrays stay in the processor's cache.
+PANEL_ENTRIES = 1 << 16
 
 #: A residual sum of squares below this share of the raw one is rounding: of entries and of their fit on the covariates.
 ROUNDING = 1e-24
 
 
-def _panels(n_genes: int, n_cells: int) -> list[slice]:
-    height = max(1, PANEL_ENTRIES // max(1, n_cells))
-    return [slice(start, min(start + height, n_genes)) for start in range(0, n_genes, height)]
+def panels(n_rows: int, n_columns: int) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Yield slices of rows, each with two work arrays (rows of the slice, columns) that all slices share.
+
+    Fresh arrays for every intermediate result would take longer than the arithmetic.
+    """
+    height = max(1, min(PANEL_ENTRIES // max(1, n_columns), n_rows))
+    work = np.empty((2, height, n_columns))
+    for start in range(0, n_rows, height):
+        stop = min(start + height, n_rows)
+        first, second = work[:, : stop - start]
+        yield slice(start, stop), first, second
+
+
+def _subtract_fit(expression: Floats, coefficients: Floats, covariates: Floats, out: Floats) -> None:
+    """Write x − B C."""
+    np.matmul(coefficients, covariates, out=out)
+    np.subtract(expression, out, out=out)
+
+
+def _gene_weights(gene_scaling: Floats, log_weights: Floats, out: Floats) -> None:
+    """Write u = w^t."""
+    np.multiply.outer(gene_scaling, log_weights, out=out)
+    np.exp(out, out=out)
+
+
+def _row_squares(rows: Floats) -> Floats:
+    return np.asarray(np.einsum("gc,gc->g", rows, rows))
 
 
 # ---- covariates
@@ -63,13 +89,15 @@ def covariate_products(block: Block, *, covariates: Floats, cell_scale: Floats) 
 def residual_moments(block: Block, *, coefficients: Floats, covariates: Floats, cell_scale: Floats) -> Floats:
     """Return Σ r, Σ r² and Σ (x/s)² over cells of r = (x − B C)/s, (genes, 3)."""
     expression = dense_float(block)
+    inverse_scale = 1.0 / cell_scale
     moments = np.empty((expression.shape[0], 3))
-    for panel in _panels(*expression.shape):
-        scaled = expression[panel] / cell_scale
-        moments[panel, 2] = np.einsum("gc,gc->g", scaled, scaled)
-        residual = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
-        moments[panel, 0] = residual.sum(axis=1)
-        moments[panel, 1] = np.einsum("gc,gc->g", residual, residual)
+    for genes, work, _ in panels(*expression.shape):
+        np.multiply(expression[genes], inverse_scale, out=work)
+        moments[genes, 2] = _row_squares(work)
+        _subtract_fit(expression[genes], coefficients[genes], covariates, out=work)
+        work *= inverse_scale
+        moments[genes, 0] = work.sum(axis=1)
+        moments[genes, 1] = _row_squares(work)
     return moments
 
 
@@ -95,11 +123,13 @@ def cell_squares(
     mean, deviation = residual.T
     inverse = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 0.0)
     squares = np.zeros((1, expression.shape[1]))
-    for panel in _panels(*expression.shape):
-        standardised = (expression[panel] - coefficients[panel] @ covariates) / cell_scale
-        standardised -= mean[panel, None]
-        standardised *= inverse[panel, None]
-        squares[0] += np.einsum("gc,gc->c", standardised, standardised)
+    inverse_scale = 1.0 / cell_scale
+    for genes, work, _ in panels(*expression.shape):
+        _subtract_fit(expression[genes], coefficients[genes], covariates, out=work)
+        work *= inverse_scale
+        work -= mean[genes, None]
+        work *= inverse[genes, None]
+        squares[0] += np.einsum("gc,gc->c", work, work)
     return squares
 
 
@@ -147,14 +177,14 @@ def weighted_products(block: Block, *, covariates: Floats, log_weights: Floats, 
     first, second = covariate_pairs(n_covariates)
     pairs = covariates[first] * covariates[second]
     products = np.empty((expression.shape[0], len(first) + n_covariates + 1))
-    for panel in _panels(*expression.shape):
-        weights = np.exp(gene_scaling[panel, None] * log_weights)
-        scaled = expression[panel] * weights
-        products[panel, -1] = scaled.sum(axis=1)
+    for genes, weights, scaled in panels(*expression.shape):
+        _gene_weights(gene_scaling[genes], log_weights, out=weights)
+        np.multiply(expression[genes], weights, out=scaled)
+        products[genes, -1] = scaled.sum(axis=1)
         scaled *= weights
-        products[panel, len(first) : -1] = scaled @ covariates.T
+        products[genes, len(first) : -1] = scaled @ covariates.T
         weights *= weights
-        products[panel, : len(first)] = weights @ pairs.T
+        products[genes, : len(first)] = weights @ pairs.T
     return products
 
 
@@ -173,15 +203,15 @@ def weighted_squares(
     """Return Σ (a − mean)², Σ r² and Σ a² over cells of a = u x and r = u (x − β C), (genes, 3)."""
     expression = dense_float(block)
     squares = np.empty((expression.shape[0], 3))
-    for panel in _panels(*expression.shape):
-        weights = np.exp(gene_scaling[panel, None] * log_weights)
-        scaled = expression[panel] * weights
-        squares[panel, 2] = np.einsum("gc,gc->g", scaled, scaled)
-        centred = scaled - mean[panel, None]
-        squares[panel, 0] = np.einsum("gc,gc->g", centred, centred)
-        residual = weights
-        residual *= expression[panel] - coefficients[panel] @ covariates
-        squares[panel, 1] = np.einsum("gc,gc->g", residual, residual)
+    for genes, weights, work in panels(*expression.shape):
+        _gene_weights(gene_scaling[genes], log_weights, out=weights)
+        np.multiply(expression[genes], weights, out=work)
+        squares[genes, 2] = _row_squares(work)
+        work -= mean[genes, None]
+        squares[genes, 0] = _row_squares(work)
+        _subtract_fit(expression[genes], coefficients[genes], covariates, out=work)
+        work *= weights
+        squares[genes, 1] = _row_squares(work)
     return squares
 
 
@@ -207,11 +237,11 @@ def normalised(
     """Return y = factor·u·(x − β C), genes × cells."""
     expression = dense_float(block)
     result = np.empty(expression.shape, order="F" if expression.flags.f_contiguous else "C")
-    for panel in _panels(*expression.shape):
-        weights = np.exp(gene_scaling[panel, None] * log_weights)
-        weights *= factor[panel, None]
-        weights *= expression[panel] - coefficients[panel] @ covariates
-        result[panel] = weights
+    for genes, weights, work in panels(*expression.shape):
+        _gene_weights(gene_scaling[genes], log_weights, out=weights)
+        weights *= factor[genes, None]
+        _subtract_fit(expression[genes], coefficients[genes], covariates, out=work)
+        np.multiply(work, weights, out=result[genes])
     return result
 
 

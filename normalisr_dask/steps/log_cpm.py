@@ -93,24 +93,26 @@ def lcpm(
     n_genes, n_cells = counts.shape
     by_cell = {"cell_index": positions(counts.chunks[1])}
     by_gene = {"gene_index": positions(counts.chunks[0])}
-    cell_sums = sum_over_genes(counts_kernels.cell_sums, counts, width=2, by_cell=by_cell, by_gene=by_gene)
-    total = cell_sums[0].sum() if ntot is None else da.asarray(np.float64(ntot))
-    # Normalised posterior means do not depend on the total, so they need not wait for a pass over all counts.
+    summary = sum_over_genes(kernels.cell_summary, counts, width=3, by_cell=by_cell, by_gene=by_gene)
+    total = summary[0].sum() if ntot is None else da.asarray(np.float64(ntot))
+    # The offset of posterior means is that of T = 0.
     reference = total if varscale > 0 or not normalize else da.asarray(np.float64(0))
     drawing = {"varscale": float(varscale), "seed": key}
-    if normalize:
-        proportions = sum_over_genes(
-            kernels.sum_of_proportions,
+    if not normalize:
+        offset = da.zeros(n_cells, chunks=(counts.chunks[1],))
+    elif varscale > 0:
+        draws = sum_over_genes(
+            kernels.sum_of_draws,
             counts,
             width=1,
             by_cell=by_cell,
             by_gene=by_gene,
-            shared={"total": reference},
+            shared={"total": total},
             **drawing,
         )
-        offset = da.log(proportions[0]) - kernels.LOG_MILLION
+        offset = da.log(draws[0]) - kernels.LOG_MILLION
     else:
-        offset = da.zeros(n_cells, chunks=(counts.chunks[1],))
+        offset = da.log(summary[2]) - kernels.LOG_MILLION
     if is_sparse(counts) and normalize and varscale == 0:
         expression = mean = with_form(LogCpmForm(counts, offset))
     else:
@@ -124,7 +126,7 @@ def lcpm(
         )
         mean = map_matrix(kernels.mean_log_cpm, counts, by_cell={"cell_offset": offset}, shared={"total": reference})
     variance = map_matrix(kernels.variance_log_cpm, counts, shared={"total": total})
-    covariates = None if nocov else _covariates(cell_sums, n_genes)
+    covariates = None if nocov else _covariates(summary[:2], n_genes)
     return LogCpm(expression, mean, variance, covariates)
 
 

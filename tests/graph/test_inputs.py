@@ -30,6 +30,13 @@ def test_arrays_in_memory_are_cut_along_cells_only():
     assert as_matrix(VALUES, "values", (4, 6)).chunks == ((6,), (4, 6))
 
 
+@pytest.mark.parametrize("values", [VALUES, scipy.sparse.csc_array(VALUES)], ids=["dense", "sparse"])
+def test_arrays_in_memory_are_not_copied(values):
+    for block in as_matrix(values, "values", (4, 6)).to_delayed().ravel():
+        found = block.compute(scheduler="synchronous")
+        assert np.shares_memory(found.data, values.data)
+
+
 def test_blocks_hold_a_cell_at_least():
     assert cells_per_block(10**9) == 1
     assert cells_per_block(0) > 1

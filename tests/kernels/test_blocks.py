@@ -93,8 +93,8 @@ INDICES = ("cell_index", "gene_index")
 CASES = {
     "gene_sums": Case(counts.gene_sums, COUNTS, ("cells_kept", "cell_totals", *INDICES), "genes"),
     "cell_sums": Case(counts.cell_sums, COUNTS, ("genes_kept", *INDICES), "cells"),
-    "sum_of_proportions": Case(log_cpm.sum_of_proportions, COUNTS, INDICES, "cells", POSTERIOR),
-    "sum_of_proportions, drawn": Case(log_cpm.sum_of_proportions, COUNTS, INDICES, "cells", DRAWN),
+    "cell_summary": Case(log_cpm.cell_summary, COUNTS, INDICES, "cells"),
+    "sum_of_draws": Case(log_cpm.sum_of_draws, COUNTS, INDICES, "cells", DRAWN),
     "log_cpm": Case(log_cpm.log_cpm, COUNTS, ("cell_offset", *INDICES), "block", POSTERIOR),
     "log_cpm, drawn": Case(log_cpm.log_cpm, COUNTS, ("cell_offset", *INDICES), "block", DRAWN),
     "mean_log_cpm": Case(log_cpm.mean_log_cpm, COUNTS, ("cell_offset",), "block", TOTAL),
@@ -250,10 +250,11 @@ class TestAsSparse:
         assert np.shares_memory(as_sparse(block).data, block.data)
 
 
-def test_dense_from_entries_fills_the_rest():
+def test_dense_from_entries_fills_the_rest_and_subtracts_what_each_cell_is_to_lose():
     sparse = scipy.sparse.csc_array(COUNTS)
-    found = dense_from_entries(sparse, -1.0 * sparse.data, 0.5)
-    np.testing.assert_array_equal(found, np.where(COUNTS > 0, -COUNTS, 0.5))
+    offset = np.arange(N_CELLS) / 4
+    found = dense_from_entries(sparse, -1.0 * sparse.data, 0.5, offset)
+    np.testing.assert_array_equal(found, np.where(COUNTS > 0, -COUNTS, 0.5) - offset)
 
 
 def test_dense_float_copies_only_what_it_must():
