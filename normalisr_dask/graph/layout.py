@@ -15,7 +15,7 @@ arrays come whole. Sums are added in a tree whose shape depends on the chunks al
 scheduler and number of workers gives the same bits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -69,7 +69,7 @@ def sum_over_cells(
     partial_sums = call.blockwise(
         (GENES, WIDTH, CELLS), dtype, expand=2, new_axes={WIDTH: width}, adjust_chunks={CELLS: 1}
     )
-    return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
+    return tree_sum(partial_sums, axis=2)
 
 
 def sum_over_genes(
@@ -90,7 +90,7 @@ def sum_over_genes(
     )
     if matrix.numblocks[0] == 1:
         return partial_sums[0]
-    return partial_sums.sum(axis=0, dtype=dtype, split_every=SPLIT_EVERY)
+    return tree_sum(partial_sums, axis=0)
 
 
 def sum_both_ways(
@@ -132,7 +132,49 @@ def sum_both_ways(
         new_axis=0,
         meta=np.empty((0, 0)),
     )
-    return over_cells.sum(axis=2, split_every=SPLIT_EVERY), over_genes
+    return tree_sum(over_cells, axis=2), over_genes
+
+
+def tree_sum(partial_sums: da.Array, *, axis: int) -> da.Array:
+    """Return the sum over an axis whose chunks have length 1, added in a tree that depends on the chunks alone."""
+    return da.reduction(
+        partial_sums,
+        chunk=_partial_sum,
+        combine=_add_blocks,
+        aggregate=_add_blocks_and_drop,
+        axis=axis,
+        dtype=partial_sums.dtype,
+        split_every=SPLIT_EVERY,
+        concatenate=False,
+        meta=np.empty((0,) * (partial_sums.ndim - 1), dtype=partial_sums.dtype),
+    )
+
+
+def _partial_sum(block: Any, axis: Any, keepdims: bool) -> Any:  # noqa: FBT001  as Dask calls it
+    return block
+
+
+def _add_blocks(blocks: Any, axis: Any, keepdims: bool) -> Any:  # noqa: FBT001  as Dask calls it
+    """Add nested lists of blocks in their order; no block is changed, and none is copied but the first."""
+    parts = list(_flat(blocks))
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total
+
+
+def _add_blocks_and_drop(blocks: Any, axis: Any, keepdims: bool) -> Any:  # noqa: FBT001  as Dask calls it
+    return np.squeeze(_add_blocks(blocks, axis, keepdims), axis=axis)
+
+
+def _flat(blocks: Any) -> Iterator[Any]:
+    if not isinstance(blocks, list):
+        yield blocks
+        return
+    for block in blocks:
+        yield from _flat(block)
 
 
 def _unpacked_genes(packed: Any, *, shape: tuple[int, int, int]) -> Any:
@@ -179,7 +221,7 @@ def sum_of_vectors(
         new_axes={"row": shape[0], "column": shape[1]},
         adjust_chunks={CELLS: 1},
     )
-    return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
+    return tree_sum(partial_sums, axis=2)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.layout import CELLS, GENES, SPLIT_EVERY, Arrays, BlockCall, CellRanges, aligned, block_source
+from normalisr_dask.graph.layout import CELLS, GENES, Arrays, BlockCall, CellRanges, aligned, block_source, tree_sum
 
 ROWS = "rows"
 Kernel = Callable[..., Any]
@@ -52,7 +52,7 @@ def product_over_cells(
         cells_per_block=ranges.cells_per_block,
     )
     partial_sums = call.blockwise((ROWS, GENES, CELLS), dtype, expand=2, adjust_chunks={CELLS: 1})
-    return partial_sums.sum(axis=2, dtype=dtype, split_every=SPLIT_EVERY)
+    return tree_sum(partial_sums, axis=2)
 
 
 def _block_and_rows(rows: Any, *source: Any, read: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:

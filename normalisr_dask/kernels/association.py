@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import scipy.sparse
+from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, dense_float
@@ -19,6 +20,8 @@ from normalisr_dask.kernels.p_values import log10_p_value, p_value
 
 Floats = NDArray[np.float64]
 
+#: Groupings with at most this share of non-zeros are multiplied entry by entry, others as dense matrices.
+SPARSE_BELOW = 0.05
 #: A residual sum of squares below this share of the sum of squares about the mean is rounding: nothing is left to test.
 NO_VARIANCE = 1e-14
 #: The same against the raw sum of squares: the rounding of a constant row.
@@ -34,11 +37,14 @@ def row_products(block: Block, *, covariates: Floats, name: str) -> Floats:
         If a value is NaN or infinite; says that it was found in ``name``.
     """
     rows = block if scipy.sparse.issparse(block) else dense_float(block)
-    sums = np.asarray(rows.sum(axis=1)).ravel()
-    if not np.isfinite(sums).all():
-        msg = f"expected finite values in {name}, found {sums[~np.isfinite(sums)][0]} as the sum of a row's values"
+    with_ones = np.vstack([covariates, np.ones(covariates.shape[1])])
+    products = np.asarray(rows @ with_ones.T)
+    is_finite = np.isfinite(products[:, -1])
+    if not is_finite.all():
+        found = np.asarray(rows[[int(np.argmin(is_finite))]].sum())
+        msg = f"expected finite values in {name}, found {found} as the sum of a row's values"
         raise ValueError(msg)
-    return np.concatenate([np.asarray(rows @ covariates.T), sums[:, None]], axis=1)
+    return products
 
 
 def row_squares(block: Block, *, coefficients: Floats, mean: Floats, covariates: Floats) -> Floats:
@@ -47,9 +53,34 @@ def row_squares(block: Block, *, coefficients: Floats, mean: Floats, covariates:
     Residuals are formed entry by entry and never as a difference of sums, so that offsets cost no digits.
     """
     rows = dense_float(block)
-    residual = rows - coefficients @ covariates
-    centred = rows - mean[:, None]
-    return np.stack([np.einsum("rc,rc->r", part, part) for part in (residual, centred, rows)], axis=1)
+    sums = np.empty((len(rows), 3))
+    _sum_squares(rows, coefficients, mean, covariates, sums)
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _sum_squares(rows, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
+    residual = np.empty(rows.shape[1])
+    for row in range(rows.shape[0]):
+        remove_covariates_of_row(rows[row], coefficients[row], covariates, residual)
+        left, about_mean, raw = 0.0, 0.0, 0.0
+        for cell in range(residual.size):
+            value = rows[row, cell]
+            left += residual[cell] * residual[cell]
+            about_mean += (value - mean[row]) * (value - mean[row])
+            raw += value * value
+        sums[row, 0], sums[row, 1], sums[row, 2] = left, about_mean, raw
+
+
+@njit(nogil=True, cache=True)
+def remove_covariates_of_row(values, coefficients, covariates, residual):  # type: ignore[no-untyped-def]
+    """Write values − coefficients · covariates of one row into ``residual`` (cells,)."""
+    for cell in range(residual.size):
+        residual[cell] = values[cell]
+    for row in range(coefficients.size):
+        coefficient = coefficients[row]
+        for cell in range(residual.size):
+            residual[cell] -= coefficient * covariates[row, cell]
 
 
 def residual_products(
@@ -57,12 +88,31 @@ def residual_products(
 ) -> Floats:
     """Return Σ_cells ỹ x̃ of every grouping (rows) and gene, (groupings, genes).
 
-    Sparse groupings are used as they are: ỹ is orthogonal to C, so Σ ỹ x̃ = Σ ỹ x.
+    Groupings that are mostly zero are used as they are, entry by entry: ỹ is orthogonal to C, so Σ ỹ x̃ = Σ ỹ x.
     """
-    residual = dense_float(block) - coefficients @ covariates
-    if scipy.sparse.issparse(rows):
-        return np.asarray(rows @ residual.T)
-    return np.asarray((dense_float(rows) - grouping_coefficients @ covariates) @ residual.T)
+    expression = dense_float(block)
+    if not scipy.sparse.issparse(rows):
+        values = dense_float(rows)
+        if np.count_nonzero(values) > SPARSE_BELOW * values.size:
+            residual = expression - coefficients @ covariates
+            return np.asarray((values - grouping_coefficients @ covariates) @ residual.T)
+    by_cell = scipy.sparse.csc_array(rows, dtype=np.float64)
+    products = np.zeros((len(expression), rows.shape[0]))
+    _add_entry_products(expression, coefficients, covariates, by_cell.indptr, by_cell.indices, by_cell.data, products)
+    return products.T
+
+
+@njit(nogil=True, cache=True)
+def _add_entry_products(  # type: ignore[no-untyped-def]
+    expression, coefficients, covariates, offsets, rows, values, products
+):
+    residual = np.empty(expression.shape[1])
+    for gene in range(expression.shape[0]):
+        remove_covariates_of_row(expression[gene], coefficients[gene], covariates, residual)
+        of_gene = products[gene]
+        for cell in range(residual.size):
+            for entry in range(offsets[cell], offsets[cell + 1]):
+                of_gene[rows[entry]] += values[entry] * residual[cell]
 
 
 def residual_variance(squares: Floats, *, n_cells: int) -> Floats:

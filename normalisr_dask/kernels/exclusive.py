@@ -15,6 +15,7 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
+from normalisr_dask.kernels.association import remove_covariates_of_row
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 
@@ -75,29 +76,28 @@ def residual_group_moments(
     block: Block, *, labels: Labels, covariates: Floats, coefficients: Floats, first: int, n_groupings: int
 ) -> Floats:
     """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(q + 2)), of the residuals ỹ = y − α C."""
-    expression = np.ascontiguousarray(dense_float(block))
+    expression = dense_float(block)
     groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
     sums = np.zeros((len(expression), n_groupings + 1, len(covariates) + 2))
-    order = np.flatnonzero(groups >= 0)
-    _add_group_moments(
-        expression, order, groups, np.ascontiguousarray(covariates.T), np.ascontiguousarray(coefficients), sums
-    )
+    _add_group_moments(expression, groups, covariates, coefficients, sums)
     return sums.reshape(len(sums), math.prod(sums.shape[1:]))
 
 
 @njit(nogil=True, cache=True)
-def _add_group_moments(expression, cells, groups, covariates, coefficients, sums):  # type: ignore[no-untyped-def]
-    n_covariates = covariates.shape[1]
+def _add_group_moments(expression, groups, covariates, coefficients, sums):  # type: ignore[no-untyped-def]
+    n_covariates = covariates.shape[0]
+    residual = np.empty(expression.shape[1])
     for gene in range(expression.shape[0]):
-        for cell in cells:
-            residual = expression[gene, cell]
-            for row in range(n_covariates):
-                residual -= coefficients[gene, row] * covariates[cell, row]
+        remove_covariates_of_row(expression[gene], coefficients[gene], covariates, residual)
+        for cell in range(residual.size):
+            if groups[cell] < 0:
+                continue
             of_group = sums[gene, groups[cell]]
+            value = residual[cell]
             for row in range(n_covariates):
-                of_group[row] += residual * covariates[cell, row]
-            of_group[n_covariates] += residual
-            of_group[n_covariates + 1] += residual * residual
+                of_group[row] += value * covariates[row, cell]
+            of_group[n_covariates] += value
+            of_group[n_covariates + 1] += value * value
 
 
 # ---- the tests, from the moments of controls and groupings
