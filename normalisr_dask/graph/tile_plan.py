@@ -123,6 +123,10 @@ class TilePlan:
         n_tiles = sum(len(group.tiles) for group in self.groups)
         return FLOAT_BYTES * self.side**2 * n_tiles * (self.n_ranges - 1)
 
+    def values_of(self, group: TileGroup) -> int:
+        """Return the number of values of a group's tiles."""
+        return sum(self.sides[i] * self.sides[j] for i, j in group.tiles)
+
     def ranges(self, n_blocks: int) -> list[tuple[int, int]]:
         """Return first and last + 1 block of cells of every range."""
         return _even_runs(n_blocks, min(self.n_ranges, n_blocks))

@@ -5,71 +5,84 @@ spilled, by the workers. :func:`tiles_of_counts` has tasks that read counts bloc
 the sums of their tiles: for counts that do not fit in memory, and certainly not when made dense.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
-import scipy.sparse
 
+from normalisr_dask.graph.inputs import positions
 from normalisr_dask.graph.layout import SPLIT_EVERY, Arrays
 from normalisr_dask.graph.passes import reader_of
-from normalisr_dask.graph.tile_plan import Tile, TileGroup, TilePlan
+from normalisr_dask.graph.tile_plan import Tile, TilePlan
 
 Kernel = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sums of all tiles on and above the diagonal, lazy.
+    """Tiles on and above the diagonal, lazy.
 
     Attributes
     ----------
     sides
         Genes of every row of tiles.
-    sums
-        One delayed list of arrays a group, in the order of the group's tiles.
-    groups
-        Tiles of every group.
+    rows
+        A Dask array for every row of tiles: its tiles from the diagonal on.
     """
 
     sides: tuple[int, ...]
-    sums: Sequence[Any]
-    groups: Sequence[list[Tile]]
+    rows: tuple[da.Array, ...]
 
-    def arrays(self, finish: Mapping[str, Kernel], by_gene: Arrays) -> dict[str, da.Array]:
-        """Return what each of ``finish`` makes of the tiles, genes × genes; those below the diagonal are mirrored.
+    def map(self, kernel: Kernel, by_gene: Arrays, *, meta: Any, **constants: Any) -> "Tiles":
+        """Return what ``kernel(tile, is_diagonal=…, **arguments_i, **arguments_j, **constants)`` makes of every tile.
 
         Parameters
         ----------
-        finish
-            By name of the result, ``finish(sum, is_diagonal=…, **arguments_i, **arguments_j)`` to a float64 tile,
-            symmetric in the genes; the arguments are the ``by_gene`` slices, their names after ``row_``, ``column_``.
+        kernel
+            Keeps the shape of the tile.
         by_gene
-            One-dimensional arrays by name.
+            One-dimensional arrays by name, of which the kernel gets the slices that belong to the tile's rows and
+            columns, their names after ``row_`` and ``column_``.
+        meta
+            An empty array of the result's kind.
+        **constants
+            Further arguments.
         """
-        slices = {
-            name: array.rechunk((self.sides,)).to_delayed(optimize_graph=False) for name, array in by_gene.items()
-        }
-        n_rows = len(self.sides)
-        blocks: dict[str, list[list[Any]]] = {name: [[None] * n_rows for _ in range(n_rows)] for name in finish}
-        for group_sums, tiles in zip(self.sums, self.groups, strict=True):
-            for position, (i, j) in enumerate(tiles):
-                arguments = {f"row_{name}": parts[i] for name, parts in slices.items()}
-                arguments |= {f"column_{name}": parts[j] for name, parts in slices.items()}
-                for name, kernel in finish.items():
-                    close = dask.delayed(partial(_finish, kernel=kernel), pure=True)
-                    tile = close(group_sums, position, is_diagonal=i == j, **arguments)
-                    shape = (self.sides[i], self.sides[j])
-                    upper = da.from_delayed(tile, shape=shape, dtype=np.float64, meta=np.empty((0, 0)))
-                    blocks[name][i][j] = upper
-                    if i != j:
-                        blocks[name][j][i] = upper.T
-        return {name: da.block(rows) if rows else da.zeros((0, 0)) for name, rows in blocks.items()}
+        slices = [array.rechunk((self.sides,)) for array in (positions(self.sides), *by_gene.values())]
+        call = partial(_call, kernel=partial(kernel, **constants), names=tuple(by_gene))
+        rows = []
+        for row, tiles in enumerate(self.rows):
+            arguments: list[Any] = []
+            for array in slices:
+                arguments += [array.blocks[row], ("row",), array.blocks[row:], ("column",)]
+            rows.append(
+                da.blockwise(
+                    call,
+                    ("row", "column"),
+                    tiles,
+                    ("row", "column"),
+                    *arguments,
+                    dtype=meta.dtype,
+                    meta=meta,
+                    token=getattr(kernel, "__name__", "tile"),
+                )
+            )
+        return Tiles(self.sides, tuple(rows))
+
+    def panel(self, row: int, transpose: Kernel = np.transpose) -> da.Array:
+        """Return a whole row of tiles; those below the diagonal are mirror images, made by ``transpose``."""
+        below = [_mirrored(self.rows[column].blocks[0, row - column], transpose) for column in range(row)]
+        return da.concatenate([*below, self.rows[row]], axis=1)
+
+    def array(self) -> da.Array:
+        """Return the whole symmetric matrix."""
+        if not self.rows:
+            return da.zeros((0, 0))
+        return da.concatenate([self.panel(row) for row in range(len(self.rows))])
 
 
 def tiles_of_blocks(kernel: Kernel, matrix: da.Array) -> Tiles:
@@ -82,15 +95,22 @@ def tiles_of_blocks(kernel: Kernel, matrix: da.Array) -> Tiles:
     matrix
         Dense (genes, cells); its gene chunks are the tiles' sides.
     """
-    blocks = matrix.to_delayed(optimize_graph=False)
-    add, multiply = (dask.delayed(function, pure=True) for function in (_added, partial(_multiplied, kernel=kernel)))
-    n_rows = matrix.numblocks[0]
-    groups = [[Tile(i, j)] for i in range(n_rows) for j in range(i, n_rows)]
-    sums = []
-    for ((i, j),) in groups:
-        parts = [multiply(blocks[i, c], blocks[j, c]) for c in range(matrix.numblocks[1])]
-        sums.append(_tree(add, parts, SPLIT_EVERY))
-    return Tiles(matrix.chunks[0], sums, groups)
+    rows = []
+    for row in range(matrix.numblocks[0]):
+        partial_sums = da.blockwise(
+            partial(_multiplied, kernel=kernel),
+            ("row", "column", "cells"),
+            matrix.blocks[row],
+            ("row", "cells"),
+            matrix.blocks[row:],
+            ("column", "cells"),
+            adjust_chunks={"cells": 1},
+            dtype=np.float64,
+            meta=np.empty((0, 0, 0)),
+            token=kernel.__name__,
+        )
+        rows.append(_sum_of_parts(partial_sums, SPLIT_EVERY))
+    return Tiles(matrix.chunks[0], tuple(rows))
 
 
 def tiles_of_counts(
@@ -122,102 +142,167 @@ def tiles_of_counts(
     **constants
         Further arguments of ``residuals``.
     """
+    if not plan.n_genes:
+        return Tiles((), ())
     sizes = counts.chunks[1]
-    ranges = plan.ranges(len(sizes))
-    range_sizes = tuple(sum(sizes[first:last]) for first, last in ranges)
-    slices = {
-        name: array.rechunk((*array.chunks[:-1], range_sizes)).rechunk(dict.fromkeys(range(array.ndim - 1), -1))
-        for name, array in by_cell.items()
-    }
-    cell_parts = {name: array.to_delayed(optimize_graph=False).ravel() for name, array in slices.items()}
-    genes = {name: array.rechunk(-1).to_delayed(optimize_graph=False).ravel()[0] for name, array in by_gene.items()}
-    read, sources = _sources(counts, ranges, range_sizes)
-    task = partial(
-        _group_sums, sides=plan.sides, residuals=residuals, add_product=add_product, read=read, constants=constants
+    ranges = [sizes[first:last] for first, last in plan.ranges(len(sizes))]
+    range_sizes = tuple(sum(blocks) for blocks in ranges)
+    read, source = _source(counts, range_sizes)
+    arguments = [*_numbered(len(plan.groups), "groups"), *_numbered(len(ranges), "ranges"), *source]
+    for name, array in by_cell.items():
+        axes = array.ndim - 1
+        arguments += [array.rechunk((-1,) * axes + (range_sizes,)), (*(f"{name}-{n}" for n in range(axes)), "ranges")]
+    for name, array in by_gene.items():
+        arguments += [array.rechunk(-1), tuple(f"{name}-{axis}" for axis in range(array.ndim))]
+    task = _GroupTask(plan, ranges, residuals, add_product, read, tuple(by_cell), tuple(by_gene), constants)
+    partial_sums = da.blockwise(
+        task,
+        ("groups", "ranges"),
+        *arguments,
+        adjust_chunks={"groups": tuple(plan.values_of(group) for group in plan.groups), "ranges": 1},
+        align_arrays=False,
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0, 0)),
+        token="group-sums",
     )
-    multiply, add = dask.delayed(task, pure=True), dask.delayed(_added, pure=True)
-    groups = plan.groups
-    sums = []
-    for group in groups:
-        parts = [
-            multiply(
-                sources[position],
-                {name: array[position] for name, array in cell_parts.items()},
-                genes,
-                sizes=sizes[first:last],
-                group=group,
+    sums = _sum_of_parts(partial_sums, 2)
+    group_of = {tile: number for number, group in enumerate(plan.groups) for tile in group.tiles}
+    sides = plan.sides
+    rows = []
+    for row, side in enumerate(sides):
+        columns = range(row, len(sides))
+        rows.append(
+            da.blockwise(
+                partial(_tile_of_group, row=row, plan=plan),
+                ("row", "column"),
+                sums.blocks[[group_of[Tile(row, column)] for column in columns]],
+                ("column",),
+                *_numbered(len(columns), "column", first=row),
+                new_axes={"row": side},
+                adjust_chunks={"column": sides[row:]},
+                align_arrays=False,
+                dtype=np.float64,
+                meta=np.empty((0, 0)),
+                token="tile",
             )
-            for position, (first, last) in enumerate(ranges)
-        ]
-        sums.append(_tree(add, parts, 2))
-    return Tiles(plan.sides, sums, [group.tiles for group in groups])
+        )
+    return Tiles(sides, tuple(rows))
 
 
-def _sources(
-    counts: da.Array, ranges: list[tuple[int, int]], range_sizes: tuple[int, ...]
-) -> tuple[Kernel | None, list[Any]]:
-    """Return a function that reads a block, if tasks read, and what every range's tasks get to come by its blocks."""
+@dataclass(frozen=True)
+class _GroupTask:
+    """What a task of a group of tiles and a range of cells runs."""
+
+    plan: TilePlan
+    ranges: list[tuple[int, ...]]
+    residuals: Kernel
+    add_product: Kernel
+    read: Kernel
+    by_cell: tuple[str, ...]
+    by_gene: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def __call__(self, group_number: Any, range_number: Any, *arrays: Any) -> Any:
+        """Read the range block by block and return the sums of all tiles, one after the other, (values, 1)."""
+        n_source = len(arrays) - len(self.by_cell) - len(self.by_gene)
+        source, vectors = arrays[:n_source], arrays[n_source:]
+        cell_vectors = dict(zip(self.by_cell, vectors, strict=False))
+        of_genes = dict(zip(self.by_gene, vectors[len(self.by_cell) :], strict=True))
+        group = self.plan.groups[int(group_number[0])]
+        edges = np.cumsum((0, *self.plan.sides)).tolist()
+        runs = tuple((edges[first], edges[last]) for first, last in dict.fromkeys((group.rows, group.columns)))
+        first_row, first_column = runs[0][0], runs[-1][0]
+        sums = np.zeros((self.plan.values_of(group), 1))
+        tiles = [(tile, _tile_of(sums, tile, self.plan, group.tiles)) for tile in group.tiles]
+        for start, stop in pairwise(np.cumsum((0, *self.ranges[int(range_number[0])])).tolist()):
+            slices = {name: values[..., start:stop] for name, values in cell_vectors.items()}
+            block = self.read(source, start, stop)
+            made = self.residuals(block, runs=runs, **slices, **of_genes, **self.constants)
+            for (i, j), total in tiles:
+                left = made[0][edges[i] - first_row : edges[i + 1] - first_row]
+                self.add_product(total, left, made[-1][edges[j] - first_column : edges[j + 1] - first_column])
+        return sums
+
+
+def _source(counts: da.Array, range_sizes: tuple[int, ...]) -> tuple[Kernel, list[Any]]:
+    """Return how a task comes by a block of its range, and the (array, indices) pairs that it needs for that."""
     reader = reader_of(counts)
     if reader is None:
-        blocks = counts.to_delayed(optimize_graph=False)
-        return None, [[blocks[:, block].tolist() for block in range(first, last)] for first, last in ranges]
-    cells = reader.cells.rechunk((range_sizes,)).to_delayed(optimize_graph=False)
-    genes = reader.genes.rechunk(-1).to_delayed(optimize_graph=False).ravel()[0]
-    return reader.read, [[part, genes] for part in cells]
+        return _cut_block, [counts.rechunk((-1, range_sizes)), ("counts", "ranges")]
+    cells = reader.cells.rechunk((range_sizes,))
+    return partial(_read_block, read=reader.read), [cells, ("ranges",), reader.genes, ("genes-read",)]
 
 
-def _group_sums(
-    source: Any,
-    by_cell: Mapping[str, Any],
-    by_gene: Mapping[str, Any],
-    *,
-    sizes: tuple[int, ...],
-    group: TileGroup,
-    sides: tuple[int, ...],
-    residuals: Kernel,
-    add_product: Kernel,
-    read: Kernel | None,
-    constants: Mapping[str, Any],
-) -> list[Any]:
-    """Read a range of cells block by block and add the products of each; what a task runs."""
-    edges = np.cumsum((0, *sides)).tolist()
-    tiles = group.tiles
-    sums = [np.zeros((sides[i], sides[j])) for i, j in tiles]
-    runs = tuple((edges[first], edges[last]) for first, last in dict.fromkeys((group.rows, group.columns)))
-    first_row, first_column = runs[0][0], runs[-1][0]
-    for number, (start, stop) in enumerate(pairwise(np.cumsum((0, *sizes)).tolist())):
-        if read is None:
-            parts = source[number]
-            block = parts[0] if len(parts) == 1 else scipy.sparse.vstack(parts, format="csc")
-        else:
-            block = read(source[0][start:stop], source[1])
-        slices = {name: values[..., start:stop] for name, values in by_cell.items()}
-        made = residuals(block, runs=runs, **slices, **by_gene, **constants)
-        rows, columns = made[0], made[-1]
-        for total, (i, j) in zip(sums, tiles, strict=True):
-            left = rows[edges[i] - first_row : edges[i + 1] - first_row]
-            add_product(total, left, columns[edges[j] - first_column : edges[j + 1] - first_column])
-    return sums
+def _read_block(source: Any, start: int, stop: int, *, read: Kernel) -> Any:
+    cells, genes = source
+    return read(cells[start:stop], genes)
 
 
-def _multiplied(left: Any, right: Any, *, kernel: Kernel) -> list[Any]:
-    return [kernel(left, right)]
+def _cut_block(source: Any, start: int, stop: int) -> Any:
+    (counts,) = source
+    return counts if start == 0 and stop == counts.shape[1] else counts[:, start:stop]
 
 
-def _added(parts: list[list[Any]]) -> list[Any]:
-    """Add the sums of ranges, tile by tile; what came in stays as it is."""
-    return [sum(tiles[1:], tiles[0]) for tiles in zip(*parts, strict=True)]
+def _numbered(size: int, label: str, first: int = 0) -> list[Any]:
+    """Return the (array, indices) pair by which a task gets the number of its block along an axis."""
+    return [da.arange(first, first + size, chunks=1, dtype=np.int64), (label,)]
 
 
-def _tree(add: Kernel, parts: list[Any], split_every: int) -> Any:
-    """Add parts in a tree that adds ``split_every`` at a time."""
-    while len(parts) > 1:
-        starts = range(0, len(parts), split_every)
-        parts = [
-            parts[start] if start + 1 == len(parts) else add(parts[start : start + split_every]) for start in starts
-        ]
-    return parts[0]
+def _tile_of_group(sums: Any, column: Any, *, row: int, plan: TilePlan) -> Any:
+    tile = Tile(row, int(column[0]))
+    group = next(group for group in plan.groups if tile in group.tiles)
+    return _tile_of(sums, tile, plan, group.tiles)
 
 
-def _finish(sums: list[Any], position: int, *, kernel: Kernel, **arguments: Any) -> Any:
-    return kernel(sums[position], **arguments)
+def _tile_of(sums: Any, tile: Tile, plan: TilePlan, tiles: list[Tile]) -> Any:
+    """Return the view of a tile in its group's sums."""
+    sides = plan.sides
+    start = sum(sides[i] * sides[j] for i, j in tiles[: tiles.index(tile)])
+    shape = (sides[tile.row], sides[tile.column])
+    return sums.ravel()[start : start + shape[0] * shape[1]].reshape(shape)
+
+
+def _sum_of_parts(parts: da.Array, split_every: int) -> da.Array:
+    """Add up an array along its last axis, whose blocks are of length 1; a single block is not copied."""
+    return da.reduction(
+        parts,
+        chunk=_as_it_is,
+        combine=_added,
+        aggregate=partial(_added, keepdims=False),
+        axis=parts.ndim - 1,
+        split_every=split_every,
+        dtype=np.float64,
+        concatenate=False,
+        meta=np.empty((0,) * (parts.ndim - 1)),
+    )
+
+
+def _as_it_is(part: Any, axis: Any, keepdims: Any) -> Any:
+    del axis, keepdims
+    return part
+
+
+def _added(parts: Any, axis: Any, *, keepdims: bool = True) -> Any:
+    """Add parts; what came in stays as it is."""
+    del axis
+    while isinstance(parts, list) and len(parts) == 1:
+        parts = parts[0]
+    total: Any = sum(parts[1:], parts[0]) if isinstance(parts, list) else parts
+    return total if keepdims else total[..., 0]
+
+
+def _multiplied(left: Any, right: Any, *, kernel: Kernel) -> Any:
+    return kernel(left, right)[..., None]
+
+
+def _mirrored(tile: da.Array, transpose: Kernel) -> da.Array:
+    return da.blockwise(transpose, ("j", "i"), tile, ("i", "j"), dtype=tile.dtype, meta=tile._meta)
+
+
+def _call(
+    tile: Any, row_positions: Any, column_positions: Any, *slices: Any, kernel: Kernel, names: tuple[str, ...]
+) -> Any:
+    arguments = {f"row_{name}": values for name, values in zip(names, slices[::2], strict=True)}
+    arguments |= {f"column_{name}": values for name, values in zip(names, slices[1::2], strict=True)}
+    return kernel(tile, is_diagonal=bool(row_positions[0] == column_positions[0]), **arguments)

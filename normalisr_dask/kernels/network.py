@@ -11,10 +11,13 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from normalisr_dask.kernels.coexpression import tile_p_value
 from normalisr_dask.kernels.p_values import p_value
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
+#: In place of the P-value of a gene with itself.
+NO_TEST = 2.0
 
 
 class Edges(NamedTuple):
@@ -142,19 +145,43 @@ def check_p_values(p_values: Floats) -> None:
         raise ValueError(msg)
 
 
-def candidates(correlation: Floats, p_values: Floats, *, qcut: float) -> scipy.sparse.csr_array:
-    """Return the correlations of a tile where P ≤ ``qcut``, CSR (rows, columns).
+def tile_candidates(
+    correlation: Floats,
+    *,
+    is_diagonal: bool,
+    row_variance: Floats,
+    column_variance: Floats,
+    row_degrees: Floats,
+    column_degrees: Floats,
+    qcut: float,
+) -> scipy.sparse.csr_array:
+    """Return the correlations of a tile of gene pairs where P ≤ ``qcut``, CSR (rows, columns).
 
     Parameters
     ----------
-    correlation, p_values
-        Of the tile; P above 1 where a gene meets itself.
+    correlation, is_diagonal, row_variance, column_variance, row_degrees, column_degrees
+        As for :func:`normalisr_dask.kernels.coexpression.tile_p_value`.
     qcut
         Largest P-value.
     """
+    p_values = tile_p_value(
+        correlation,
+        is_diagonal=is_diagonal,
+        row_variance=row_variance,
+        column_variance=column_variance,
+        row_degrees=row_degrees,
+        column_degrees=column_degrees,
+    )
+    if is_diagonal:
+        np.fill_diagonal(p_values, NO_TEST)
     rows, columns = np.nonzero(p_values <= qcut)
     offsets = np.searchsorted(rows, np.arange(len(p_values) + 1))
     return scipy.sparse.csr_array((correlation[rows, columns], columns, offsets), shape=p_values.shape)
+
+
+def transpose(tile: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Return the mirror image of a tile of candidates, CSR with sorted columns."""
+    return tile.T.tocsr()
 
 
 def edges_of_candidates(panel: scipy.sparse.csr_array, *, first_row: int, degrees: Floats, qcut: float) -> Edges:
@@ -163,7 +190,7 @@ def edges_of_candidates(panel: scipy.sparse.csr_array, *, first_row: int, degree
     Parameters
     ----------
     panel
-        From :func:`candidates`, all columns of the rows, CSR (rows, genes) with sorted columns.
+        From :func:`tile_candidates`, all columns of the rows, CSR (rows, genes) with sorted columns.
     first_row
         Position of the first row in the matrix.
     degrees

@@ -1,8 +1,6 @@
 """Co-expression: the linear association test of all gene pairs, as lazy Dask arrays."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -20,11 +18,6 @@ from normalisr_dask.validation import check_choice
 
 #: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
 DENSITY = 0.1
-FINISH: dict[str, Callable[..., Any]] = {
-    "pvalue": tile_kernels.tile_p_value,
-    "dot": tile_kernels.tile_dot,
-    "log10_pvalue": partial(tile_kernels.tile_p_value, log10=True),
-}
 
 
 class Correlations(NamedTuple):
@@ -117,7 +110,13 @@ def coex(
     """
     del nth
     found = correlations(dt, dc, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
-    return Coexpression(var=found.variance, **found.tiles.arrays(FINISH, found.by_gene))
+    by_gene, meta = found.by_gene, np.empty((0, 0))
+    return Coexpression(
+        pvalue=found.tiles.map(tile_kernels.tile_p_value, by_gene, meta=meta).array(),
+        dot=found.tiles.map(tile_kernels.tile_dot, by_gene, meta=meta).array(),
+        var=found.variance,
+        log10_pvalue=found.tiles.map(tile_kernels.tile_p_value, by_gene, meta=meta, log10=True).array(),
+    )
 
 
 def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: TilePlan | None = None) -> Correlations:

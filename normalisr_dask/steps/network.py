@@ -1,25 +1,20 @@
 """Networks of co-expressed genes: significant pairs of a matrix of P-values, or straight from expression."""
 
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
 
 from normalisr_dask.graph.inputs import as_matrix, positions
-from normalisr_dask.graph.tile_plan import Tile, TilePlan
+from normalisr_dask.graph.tile_plan import TilePlan
 from normalisr_dask.kernels import network as kernels
-from normalisr_dask.kernels.coexpression import tile_p_value
 from normalisr_dask.results import Network
 from normalisr_dask.steps.coexpression import correlations
 
 #: P-values of genes × genes that a task looks at.
 BLOCK_VALUES = 2 << 20
-#: In place of the P-value of a gene with itself.
-NO_TEST = 2.0
 
 
 def binnet(net, qcut: float) -> da.Array:
@@ -142,23 +137,32 @@ def network(
     check_qcut(qcut)
     found = correlations(dt, dc, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
     sides = found.tiles.sides
-    degrees = found.degrees.rechunk(-1).to_delayed(optimize_graph=False).ravel()[0]
-    find = dask.delayed(partial(_candidates, sides=sides, qcut=qcut), pure=True)
-    pick = dask.delayed(_at, pure=True)
-    join = dask.delayed(partial(_edges, sides=sides, qcut=qcut), pure=True)
-    of_tile: dict[Tile, Any] = {}
-    for group_sums, tiles in zip(found.tiles.sums, found.tiles.groups, strict=True):
-        group = find(group_sums, tiles, degrees)
-        of_tile |= {tile: pick(group, position) for position, tile in enumerate(tiles)}
+    candidates = found.tiles.map(
+        kernels.tile_candidates, found.by_gene, meta=scipy.sparse.csr_array((0, 0), dtype=np.float64), qcut=qcut
+    )
+    degrees = found.degrees.rechunk(-1)
     panels = [
-        join([of_tile[Tile(min(i, j), max(i, j))] for j in range(len(sides))], i, degrees) for i in range(len(sides))
+        da.blockwise(
+            partial(_edges, row=row, sides=sides, qcut=qcut),
+            ("panel",),
+            candidates.panel(row, transpose=kernels.transpose),
+            ("panel", "columns"),
+            degrees,
+            ("genes",),
+            dtype=np.int64,
+            meta=np.empty(0, dtype=np.int64),
+            token="edges",
+        )
+        for row in range(len(sides))
     ]
-    count = dask.delayed(_degree, pure=True)
-    parts = [
-        da.from_delayed(count(panel, sum(sides[:i]), side), shape=(side,), dtype=np.int64, meta=np.empty(0, np.int64))
-        for i, (panel, side) in enumerate(zip(panels, sides, strict=True))
+    counts = [
+        panel.map_blocks(partial(_degree, first=first, side=side), dtype=np.int64, meta=np.empty(0, dtype=np.int64))
+        for panel, first, side in zip(panels, np.cumsum((0, *sides)).tolist(), sides, strict=False)
     ]
-    return Network(tuple(panels), da.concatenate(parts) if parts else da.zeros(0, dtype=np.int64))
+    return Network(
+        tuple(panel.to_delayed(optimize_graph=False)[0] for panel in panels),
+        da.concatenate(counts) if counts else da.zeros(0, dtype=np.int64),
+    )
 
 
 def degree(net) -> da.Array:
@@ -189,42 +193,13 @@ def check_qcut(qcut: float) -> None:
         raise ValueError(msg)
 
 
-def _candidates(
-    sums: list[Any], tiles: list[Tile], degrees: Any, *, sides: tuple[int, ...], qcut: float
-) -> list[scipy.sparse.csr_array]:
-    """Return the candidates of every tile of a group."""
-    edges = np.cumsum((0, *sides))
-    of_row = [degrees[start:stop] for start, stop in pairwise(edges)]
-    found = []
-    for total, (i, j) in zip(sums, tiles, strict=True):
-        p_values = tile_p_value(
-            total,
-            is_diagonal=False,
-            row_variance=of_row[i],
-            column_variance=of_row[j],
-            row_degrees=of_row[i],
-            column_degrees=of_row[j],
-        )
-        if i == j:
-            np.fill_diagonal(p_values, NO_TEST)
-        found.append(kernels.candidates(total, p_values, qcut=qcut))
-    return found
-
-
-def _edges(
-    tiles: list[scipy.sparse.csr_array], row: int, degrees: Any, *, sides: tuple[int, ...], qcut: float
-) -> kernels.Edges:
-    """Return the edges of a row of tiles; those below the diagonal are given as their mirror images."""
-    panel = scipy.sparse.hstack([tile.T if j < row else tile for j, tile in enumerate(tiles)], format="csr")
-    panel.sort_indices()
+def _edges(tiles: list[Any], degrees: list[Any], *, row: int, sides: tuple[int, ...], qcut: float) -> kernels.Edges:
+    """Return the edges of a row of tiles of candidates."""
     first = sum(sides[:row])
-    found = kernels.edges_of_candidates(panel, first_row=first, degrees=degrees, qcut=qcut)
+    panel = scipy.sparse.hstack(tiles, format="csr")
+    found = kernels.edges_of_candidates(panel, first_row=first, degrees=degrees[0], qcut=qcut)
     return found._replace(row=found.row + first)
 
 
-def _at(parts: list[Any], position: int) -> Any:
-    return parts[position]
-
-
-def _degree(edges: kernels.Edges, first: int, side: int) -> Any:
+def _degree(edges: kernels.Edges, *, first: int, side: int) -> Any:
     return np.bincount(edges.row - first, minlength=side)

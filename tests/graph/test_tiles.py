@@ -32,20 +32,19 @@ def weighted(block, *, runs, weights, scale, shift):
     return [dense[first:last] for first, last in runs]
 
 
-def scaled(total, *, is_diagonal, row_scale, column_scale):
-    result = total * row_scale[:, None] * column_scale + 1.0
+def scaled(total, *, is_diagonal, row_scale, column_scale, shift):
+    result = total * row_scale[:, None] * column_scale + shift
     if is_diagonal:
         np.fill_diagonal(result, 0.0)
     return result
 
 
-def unscaled(total, *, is_diagonal, row_scale, column_scale):
-    del is_diagonal, row_scale, column_scale
-    return total
-
-
 def finished(tiles) -> dict[str, np.ndarray]:
-    found = tiles.arrays({"scaled": scaled, "total": unscaled}, {"scale": da.from_array(SCALE, chunks=5)})
+    by_gene = {"scale": da.from_array(SCALE, chunks=5)}
+    found = {
+        "scaled": tiles.map(scaled, by_gene, meta=np.empty((0, 0)), shift=1.0).array(),
+        "total": tiles.array(),
+    }
     assert all(array.chunks == (tiles.sides, tiles.sides) for array in found.values())
     return dask.compute(found)[0]
 
@@ -110,11 +109,16 @@ def read_in_tasks(gene_chunks, cell_chunks) -> da.Array:
 @pytest.mark.parametrize("n_tiles", [1, 4])
 def test_only_tiles_on_and_above_the_diagonal_are_computed(n_tiles):
     tiles = tiles_of_blocks(times, da.ones((4 * n_tiles, 10), chunks=(4, 10)))
-    found = tiles.arrays({"total": unscaled}, {"scale": da.ones(4 * n_tiles)})["total"]
-    n_upper = n_tiles * (n_tiles + 1) // 2
-    assert sum(len(group) for group in tiles.groups) == n_upper
+    found = tiles.map(scaled, {"scale": da.ones(4 * n_tiles)}, meta=np.empty((0, 0)), shift=0.0).array()
     names = [key_split(key) for key in {*dict(found.__dask_graph__())}]
-    assert names.count("multiplied") == names.count("finish") == n_upper
+    assert names.count("times") == names.count("scaled") == n_tiles * (n_tiles + 1) // 2
+
+
+def test_panels_are_whole_rows():
+    tiles = tiles_of_blocks(times, laid_out(GENES, "dask", ((7, 7, 5), (26,))))
+    exact = GENES @ GENES.T
+    for row, part in enumerate(np.split(exact, [7, 14])):
+        np.testing.assert_array_equal(tiles.panel(row), part)
 
 
 def test_a_task_gets_its_own_cells_only():
@@ -134,6 +138,6 @@ def test_a_task_gets_its_own_cells_only():
         by_cell={"weights": da.from_array(WEIGHTS, chunks=26)},
         by_gene={},
     )
-    dask.compute(*tiles.sums, scheduler="synchronous")
+    dask.compute(*tiles.rows, scheduler="synchronous")
     expected = [(part.size, part.tolist()) for part in np.split(WEIGHTS, [5, 10, 15, 20])]
     assert sorted(seen) == sorted(expected)

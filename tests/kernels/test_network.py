@@ -30,12 +30,15 @@ def test_edges_of_rows_are_benjamini_hochbergs(n_rows, n_genes, seed, qcut):
         np.testing.assert_array_equal(found, significant)
 
 
-def test_candidates_are_the_pairs_below_the_cut():
-    correlation = np.array([[1.0, 0.5, -0.9], [0.5, 1.0, 0.0]])
-    p_values = np.array([[2.0, 0.04, 0.001], [0.04, 2.0, 1.0]])
-    found = network.candidates(correlation, p_values, qcut=0.04)
-    np.testing.assert_array_equal(found.toarray(), [[0, 0.5, -0.9], [0.5, 0, 0]])
-    assert found.nnz == 3
+@pytest.mark.parametrize("is_diagonal", [False, True])
+def test_candidates_are_the_pairs_below_the_cut(is_diagonal):
+    correlation = np.array([[1.0, 0.5, -0.9], [0.5, 1.0, 0.0], [-0.9, 0.0, 1.0]])
+    arguments = {name: np.ones(3) for name in ("row_variance", "column_variance")}
+    arguments |= {name: np.full(3, 20.0) for name in ("row_degrees", "column_degrees")}
+    found = network.tile_candidates(correlation, is_diagonal=is_diagonal, qcut=0.04, **arguments)
+    np.testing.assert_array_equal(found.toarray(), correlation - np.eye(3) if is_diagonal else correlation)
+    assert found.nnz == (4 if is_diagonal else 7)
+    np.testing.assert_array_equal(network.transpose(found).toarray(), found.toarray().T)
 
 
 @pytest.mark.parametrize("value", [np.nan, -1e-9, 1.0001])
