@@ -164,7 +164,7 @@ class ClusterSettings:
         if not any(files.values()):
             return
         if self.tls_ca is None or self.tls_cert is None:
-            msg = "TLS needs an authority and a certificate: give tls_ca and tls_cert (and tls_key, if apart)"
+            msg = "TLS needs an authority and a certificate: give --tls-ca and --tls-cert (and --tls-key, if apart)"
             raise ValueError(msg)
         for name, path in files.items():
             if path is not None and not Path(path).is_file():

@@ -255,7 +255,7 @@ class TestEncryption:
             pass
 
     def test_half_of_the_files_is_refused(self, certificate):
-        with pytest.raises(ValueError, match="give tls_ca and tls_cert"):
+        with pytest.raises(ValueError, match="give --tls-ca and --tls-cert"):
             ClusterSettings(tls_ca=str(certificate[0]))
         with pytest.raises(FileNotFoundError, match=r"tls_cert: there is no file nowhere\.pem"):
             ClusterSettings(tls_ca=str(certificate[0]), tls_cert="nowhere.pem")

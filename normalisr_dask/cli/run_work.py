@@ -35,6 +35,7 @@ def run(
     *,
     coex: bool,
     qcut: float,
+    coex_store: str,
     dry_run: bool,
 ) -> None:
     """Run the pipeline, or print its plan."""
@@ -46,10 +47,13 @@ def run(
         **asdict(quality),
         coex=coex,
         qcut=qcut,
+        coex_store=coex_store,
     )
     cluster_settings = _cluster_settings(cluster)
+    if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
+        run_plan = _plan(settings, cluster_settings)
     if dry_run:
-        _print_plan(_plan(settings, cluster_settings))
+        _print_plan(run_plan)
         return
     with _computing(cluster_settings) as client, show_stages(TITLES) as progress:
         summary = run_pipeline(settings, client, progress=progress)

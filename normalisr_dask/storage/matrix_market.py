@@ -80,8 +80,8 @@ class MatrixMarketSource:
         self._transpose = transpose
         self._block_bytes = block_bytes
 
-        genes_path = genes or find_beside(path, GENE_FILES, "gene", "genes=")
-        cells_path = cells or find_beside(path, CELL_FILES, "cell", "cells=")
+        genes_path = genes or find_beside(path, GENE_FILES, "gene", "--genes")
+        cells_path = cells or find_beside(path, CELL_FILES, "cell", "--cells")
         self.var, self.obs = read_gene_table(genes_path), read_cell_table(cells_path)
         n_genes, n_cells = header.n_rows, header.n_columns
         if transpose:

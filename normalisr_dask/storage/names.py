@@ -80,7 +80,7 @@ def join_cells(tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> pd.Data
             n_duplicates = int(table.index.duplicated().sum())
             msg = (
                 f"{path} has {n_duplicates} duplicate cell names, the first {name!r} (cells {lines[0]} and {lines[1]});"
-                " give a file of unique names with cells="
+                " give a file of unique names (--cells)"
             )
             raise ValueError(msg)
     if len(tables) == 1:
@@ -92,7 +92,7 @@ def join_cells(tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> pd.Data
         n_duplicates = int(joined.index.duplicated().sum())
         msg = (
             f"{n_duplicates} cell names are in more than one input, the first {name!r} in {first} and {second};"
-            " give each input a file of names that are unique among all with cells=, for example with the"
+            " give each input a file of names that are unique among all (--cells), for example with the"
             " sample's name as a suffix"
         )
         raise ValueError(msg)
@@ -124,7 +124,7 @@ def join_genes(tables: Sequence[pd.DataFrame], paths: Sequence[Path], join: str 
                 for names, where in ((missing, paths[0]), (added, path))
                 if len(names)
             ]
-            msg = f"the inputs differ in their genes: {'; '.join(parts)}; use join='outer' or join='inner'"
+            msg = f"the inputs differ in their genes: {'; '.join(parts)}; use --join outer or --join inner"
             raise ValueError(msg)
         if join == "inner":
             joined = joined.loc[joined.index.isin(table.index)]
