@@ -73,8 +73,14 @@ class GroupingTests:
         test = partial(de, dt=self._stored.expression, dc=self._stored.covariates, bs=self.groupings_per_block)
         if self.settings.other_groupings == "ignore":
             tested = test(values[rows])
-        else:  # cells of groupings too small to test are still in another grouping
-            tested = select_groupings(test(values, single=SINGLE[self.settings.other_groupings]), rows)
+        else:  # cells of groupings too small to test are still in another grouping; those without cells are none
+            present = np.union1d(rows, np.flatnonzero(self.n_cells()))
+            values = values[present]
+            if self.settings.other_groupings == "exclude" and self.screen.reference.names:
+                values = self._without_unassigned(values, order)
+            tested = test(values, single=SINGLE[self.settings.other_groupings])
+            if values.shape[0] > rows.size:
+                tested = select_groupings(tested, np.searchsorted(present, rows))
         of_tests: dict[str, Any] = {name: getattr(tested, name) for name in OF_TESTS}
         if self.screen.pairs is not None:
             pairs = self.screen.pairs[rows][:, np.flatnonzero(self.results.read("qc", "gene_kept"))]
@@ -84,18 +90,39 @@ class GroupingTests:
     def log10_p_of_reference(self) -> da.Array | None:
         """Return log10 P of every reference control with enough cells against the other cells like it.
 
-        These are all other cells where other groupings are ignored, else those in no tested grouping. None if no
-        control can be tested so.
+        These are all other cells where other groupings are ignored, else the cells of other controls, without those
+        that are in a tested grouping, too. None if no control can be tested so.
         """
         stored, controls = self._stored, self.screen.reference.values
         if self.settings.other_groupings != "ignore":
-            in_none = np.flatnonzero(self._values.astype(bool).sum(axis=0) == 0)
-            if in_none.size <= stored.covariates.shape[0] + 1:
+            is_reference = self._n_of_cells(controls) > 0
+            chosen = np.flatnonzero(is_reference & (self._n_of_cells(self.screen.groupings.values) == 0))
+            if chosen.size <= stored.covariates.shape[0] + 1:
                 return None
-            stored = stored_expression(self.results, self.counts, chosen=in_none)
+            stored = stored_expression(self.results, self.counts, chosen=chosen)
         controls = scipy.sparse.csr_array(controls[:, stored.cells])
         n_cells = controls.astype(bool).sum(axis=1)
         rows = np.flatnonzero((n_cells >= max(1, self.settings.min_grouping_cells)) & (n_cells < stored.cells.size))
         if rows.size == 0:
             return None
         return de(controls[rows], stored.expression, stored.covariates, bs=self.groupings_per_block).log10_pvalue
+
+    def _without_unassigned(
+        self, values: scipy.sparse.csr_array, order: NDArray[np.int64] | None
+    ) -> scipy.sparse.csr_array:
+        """Keep cells that are neither in a grouping nor a reference control out of all tests.
+
+        No guide was found in them, or several, so that they are no reference. A cell in several groupings is in no
+        test of groupings alone: these get into the first two.
+        """
+        n_groupings = self._n_of_cells(self.screen.groupings.values) + self._n_of_cells(self.screen.reference.values)
+        cells = np.flatnonzero((n_groupings if order is None else n_groupings[order]) == 0)
+        n_rows = max(2, values.shape[0])
+        entries = (np.ones(2 * cells.size), (np.repeat([0, 1], cells.size), np.tile(cells, 2)))
+        into_two = scipy.sparse.csr_array(entries, shape=(n_rows, values.shape[1]))
+        padding = scipy.sparse.csr_array((n_rows - values.shape[0], values.shape[1]))
+        return scipy.sparse.csr_array(scipy.sparse.vstack([values, padding]) + into_two)
+
+    def _n_of_cells(self, values: scipy.sparse.csr_array) -> NDArray[np.int64]:
+        """Return in how many groupings (rows of values over the store's cells) every kept cell is."""
+        return np.asarray(values[:, self._stored.cells].astype(bool).sum(axis=0), dtype=np.int64)

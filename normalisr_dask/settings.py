@@ -26,8 +26,9 @@ class RunSettings:
     control, control_file
         Controls, such as non-targeting guides: names of groupings or targets, and a file of such names.
     control_use
-        ``reference``: controls are not tested, and their cells count as in no grouping. ``negative``: controls are
-        tested, and calibrate. None: ``reference`` where other groupings are excluded, else ``negative``.
+        ``reference``: controls are not tested, and their cells count as in no grouping; where other groupings are
+        excluded, so are cells that are in no grouping at all. ``negative``: controls are tested, and calibrate. None:
+        ``reference`` where other groupings are excluded, else ``negative``.
     min_grouping_cells
         Cells after quality control that a grouping must have to be tested.
     pairs
@@ -36,8 +37,9 @@ class RunSettings:
         How many times to permute the cells of the groupings to calibrate the tests, and the seed of that.
     covariates, covariate_columns
         File of covariates, and columns of the cell table.
-    coex, qcut
-        Whether to test gene pairs, and the largest Q-value of an edge.
+    coex, qcut, coex_store
+        Whether to test gene pairs, the largest Q-value of an edge, and what to store: ``all``, P-value and mean product
+        of every pair beside the edges, or the ``edges`` alone.
     min_gene_reads, min_gene_cells, min_gene_cell_fraction
         Bounds that a gene must reach: total count, cells with it, their share.
     min_cell_reads, min_cell_genes, min_cell_gene_fraction
@@ -65,6 +67,7 @@ class RunSettings:
     covariate_columns: tuple[str, ...] = ()
     coex: bool = False
     qcut: float = 0.05
+    coex_store: Literal["all", "edges"] = "all"
     min_gene_reads: int = 0
     min_gene_cells: int = 50
     min_gene_cell_fraction: float = 0.02

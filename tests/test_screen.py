@@ -448,7 +448,7 @@ class TestCalibration:
         values = simulated.groupings.toarray().astype(float)[:, stored.cells]
         is_like = np.ones(len(stored.cells), dtype=bool)
         if other_groupings != "ignore":
-            is_like = values[:-2].sum(axis=0) == 0
+            is_like = values[-2:].any(axis=0)
         expression, covariates = stored.expression.compute(), stored.covariates.compute()
         wanted = nd.de(values[-2:, is_like], expression[:, is_like], covariates[:, is_like])
         of_controls = found.sel(family="control")
@@ -456,3 +456,60 @@ class TestCalibration:
             of_controls["observed"], nd.qq(wanted.log10_pvalue, log10=True).observed, rtol=1e-4, atol=1e-6
         )
         assert of_controls["n_tests"] == wanted.pvalue.size
+
+
+@pytest.mark.parametrize("n_tested", [1, 6])
+@pytest.mark.filterwarnings("ignore:1 of 2 groupings cannot be tested")
+def test_with_reference_controls_and_others_excluded_cells_are_compared_with_controls_alone(
+    run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client, n_tested: int
+) -> None:
+    names = [*simulated.grouping_names[:n_tested], "control_g1", "control_g2"]
+    pd.read_parquet(run_settings.groupings)[names].to_parquet(tmp_path / "guides.parquet")
+    asked = replace(
+        run_settings,
+        groupings=str(tmp_path / "guides.parquet"),
+        control=("control_g1", "control_g2"),
+        other_groupings="exclude",
+    )
+    run(asked, client)
+    found = results(asked)
+    stored = stored_expression(ResultStore(asked.output), open_counts(asked.store))
+    rows = [simulated.grouping_names.index(name) for name in names]
+    values = simulated.groupings.toarray().astype(float)[rows][:, stored.cells]
+    assert (values.sum(axis=0) == 0).any()
+    expression, covariates = stored.expression.compute(), stored.covariates.compute()
+    for row in range(n_tested):
+        chosen = values[[row, -2, -1]].any(axis=0)
+        wanted = nd.de(values[[row]][:, chosen], expression[:, chosen], covariates[:, chosen])
+        np.testing.assert_allclose(found["log10_pvalue"][row], wanted.log10_pvalue.compute()[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("other_groupings", ["exclude", "covariates"])
+def test_cells_of_groupings_too_small_to_test_are_still_in_another_grouping(
+    run_settings: RunSettings, tmp_path: Path, client: Client, other_groupings: str
+) -> None:
+    guides = pd.read_parquet(run_settings.groupings)
+    guides["empty"] = 0
+    guides.to_parquet(tmp_path / "guides.parquet")
+    every = replace(run_settings, other_groupings=other_groupings, min_grouping_cells=1)
+    run(every, client)
+    bound = int(results(every)["n_cells"].min()) + 1
+    large = replace(
+        every,
+        groupings=str(tmp_path / "guides.parquet"),
+        output=str(tmp_path / "large"),
+        min_grouping_cells=bound,
+    )
+    with pytest.warns(UserWarning, match="fewer than|same value") as warned:
+        run(large, client)
+    texts = sorted(str(warning.message) for warning in warned)
+    assert [text.partition(",")[0] for text in texts] == [
+        f"2 of 9 groupings have fewer than {bound} cells after quality control and are not tested",
+        "groupings: 1 have the same value in all cells",
+    ]
+    found = results(large)
+    xr.testing.assert_allclose(
+        found.drop_vars("qvalue_all"),
+        results(every).drop_vars("qvalue_all").sel(grouping=found["grouping"]),
+        rtol=1e-9,
+    )

@@ -204,8 +204,9 @@ class ScreenOptions:
     control_use: Annotated[
         ControlUse | None,
         typer.Option(
-            help="reference: do not test controls, and take their cells to be in no grouping. negative: test them, and "
-            "calibrate with them. By default reference with --other-groupings exclude, else negative.",
+            help="reference: do not test controls, and take their cells to be in no grouping; with --other-groupings "
+            "exclude, compare with these cells only. negative: test them, and calibrate with them. By default "
+            "reference with --other-groupings exclude, else negative.",
             rich_help_panel=SCREEN,
         ),
     ] = None
