@@ -201,7 +201,7 @@ def test_missing_files_are_named(tmp_path):
         MatrixMarketSource(tmp_path / "matrix.mtx")
     path = write(tmp_path, GOOD)
     (tmp_path / "genes.tsv").unlink()
-    message = r"no gene names beside .*: looked for features\.tsv\.gz, .*; give a file with genes="
+    message = r"no gene names beside .*: looked for features\.tsv\.gz, .*; give a file with --genes"
     with pytest.raises(FileNotFoundError, match=message):
         MatrixMarketSource(path)
 

@@ -51,7 +51,7 @@ def test_duplicate_genes_are_made_unique_as_anndata_does():
 
 
 def test_duplicate_cells_are_refused_with_a_way_out():
-    message = r"a has 1 duplicate cell names, the first 'x' \(cells 1 and 3\); give a file of unique names with cells="
+    message = r"a has 1 duplicate cell names, the first 'x' \(cells 1 and 3\); give a file of unique names \(--cells\)"
     with pytest.raises(ValueError, match=message):
         names.join_cells([table("x", "y", "x")], [A])
     message = "2 cell names are in more than one input, the first 'y' in a and b; give each input a file of names"
@@ -73,7 +73,7 @@ def test_genes_are_joined():
     reordered = second.iloc[[1, 0, 2]]
     assert list(names.join_genes([second, reordered], [A, B], None).index) == ["w", "z", "y"]
     message = (
-        "differ in their genes: 1 genes only in a, the first 'x'; 1 genes only in b, the first 'w'; use join='outer'"
+        "differ in their genes: 1 genes only in a, the first 'x'; 1 genes only in b, the first 'w'; use --join outer"
     )
     with pytest.raises(ValueError, match=message):
         names.join_genes([first, second], [A, B], None)
