@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
+from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
-from normalisr_dask.planning import EDGE_BLOCK_VALUES, GENES_PER_TILE, RunPlan, plan_run, with_calibration
+from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
 from normalisr_dask.run_inputs import RunInputs, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
-from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
@@ -35,8 +35,8 @@ from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import edges_of_rows, write_de_table, write_edges
-from normalisr_dask.stored_expression import log_cpm_of, stored_expression
+from normalisr_dask.storage.result_tables import write_de_table
+from normalisr_dask.stored_expression import log_cpm_of
 from normalisr_dask.summary import RunSummary, summarise
 
 HIT_QVALUE = 0.05
@@ -90,7 +90,7 @@ def _plan(
         n_groupings=0 if inputs.groupings is None else len(inputs.groupings.names),
         n_covariates=len(inputs.covariate_names) + len(COVARIATES_OF_LOG_CPM) + 1,
         single=SINGLE[settings.other_groupings],
-        coex=settings.coex,
+        coex=settings.coex_store if settings.coex else None,
         memory_limit=memory_limit,
         workers=workers,
         threads_per_worker=threads_per_worker,
@@ -170,9 +170,10 @@ class Run:
             if _calibrates(self.settings, self.inputs.screen):
                 self._stage("calibration", partial(self._calibration, self.inputs.screen))
         if self.settings.coex:
-            self._stage("coex", self._coex)
+            if self.settings.coex_store == "all":
+                self._stage("coex", self._coex)
             self._forget_if_other("edges", "qcut")
-            self._stage("edges", self._edges, stored=False)
+            self._stage("edges", self._edges)
         return summarise(
             self.results,
             self.manifest,
@@ -189,14 +190,13 @@ class Run:
         if done is not None and any(done[name] != getattr(self.settings, name) for name in names):
             self.manifest.forget(stage)
 
-    def _stage(self, name: str, work: Callable[[], dict[str, Any]], *, stored: bool = True) -> None:
+    def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do a stage and record it, unless an earlier run has."""
-        if self.manifest.is_done(name) and (not stored or self.results.has(name)):
+        if self.manifest.is_done(name) and self.results.has(name):
             details = self.manifest.stage(name)
             self.progress.stage_finished(name, details["seconds"], resumed=True, note=details["note"])
             return
-        if stored:
-            self.results.remove(name)
+        self.results.remove(name)
         self.progress.stage_started(name, TITLES[name], self._tasks(name))
         start = time.perf_counter()
         with watched(self.client, name, self.progress):
@@ -212,8 +212,8 @@ class Run:
         qc_done = self.results.has("qc")
         n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
         if name == "calibration":
-            return max(1, self.settings.permutations) * self.plan.blocks.tasks(n_genes)["de"]
-        return self.plan.blocks.tasks(n_genes)[name]
+            return max(1, self.settings.permutations) * self.plan.tasks(n_genes)["de"]
+        return self.plan.tasks(n_genes)[name]
 
     def _counts(self) -> Counts:
         return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)
@@ -348,31 +348,12 @@ class Run:
         return GroupingTests(self.settings, screen, self.results, self._counts(), self.plan.groupings_per_block)
 
     def _coex(self) -> dict[str, Any]:
-        expression, covariates, _ = stored_expression(self.results, self._counts())
-        tested = coex(expression, covariates, bs=GENES_PER_TILE)
-        genes = self.results.read("normalisation", "gene")
-        side = min(GENES_PER_TILE, genes.size)
-        arrays = self.results.begin("coex", {"gene": genes, "gene_2": genes}, {"gene": side, "gene_2": side})
-        _store(arrays, {name: getattr(tested, name) for name in arrays})
-        self.results.publish("coex")
-        return {"note": f"{genes.size * (genes.size - 1) // 2:,} gene pairs"}
+        return {"note": f"{store_gene_pairs(self.results, self._counts(), self.plan):,} gene pairs"}
 
     def _edges(self) -> dict[str, Any]:
-        n_genes = self.results.read("coex", "var").size
-        height = max(1, EDGE_BLOCK_VALUES // n_genes)
-        find = dask.delayed(edges_of_rows, pure=True)
-        tasks = [
-            find(str(self.results.path), start, min(start + height, n_genes), self.settings.qcut)
-            for start in range(0, n_genes, height)
-        ]
-        at_a_time = 4 * self.plan.workers * self.plan.threads_per_worker
-        batches = (
-            batch
-            for start in range(0, len(tasks), at_a_time)
-            for batch in dask.compute(*tasks[start : start + at_a_time])
-        )
-        n_edges = write_edges(self.results, batches)
-        return {"note": f"{n_edges:,} edges at Q <= {self.settings.qcut}", "edges": n_edges, "qcut": self.settings.qcut}
+        qcut = self.settings.qcut
+        n_edges = store_network(self.results, self._counts(), self.plan, self.client, qcut)
+        return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, "qcut": qcut}
 
 
 def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from dask.utils import format_bytes
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES
 from normalisr_dask.graph.layout import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
+from normalisr_dask.graph.tile_plan import TilePlan, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
@@ -17,7 +18,6 @@ from normalisr_dask.storage.counts import BLOCK_ENTRIES, default_cells_per_block
 QC_ROUNDS = 4
 #: Bytes of genes × groupings sums that one task makes.
 PRODUCT_BYTES = 16 << 20
-GENES_PER_TILE = 1000
 #: Values of genes × genes in which a task looks for edges.
 EDGE_BLOCK_VALUES = 2 << 20
 #: Compressed bytes of a stored entry, more or less.
@@ -78,6 +78,58 @@ class RunPlan:
     groupings_per_block: int
     groupings_per_submission: int
     blocks: "Blocks"
+    gene_pairs: "GenePairPlanner"
+
+    def tiles(self, n_genes: int, n_cells: int) -> TilePlan:
+        """Return how the tests of the gene pairs of so many genes and cells are shared out."""
+        return self.gene_pairs.tiles(n_genes, n_cells, self.cells_per_block)
+
+    def tasks(self, n_genes: int) -> dict[str, int]:
+        """Return about how many tasks each stage has if so many genes are left."""
+        return self.blocks.tasks() | self.gene_pairs.tasks(n_genes, self.blocks.cells, self.cells_per_block)
+
+
+@dataclass(frozen=True)
+class GenePairPlanner:
+    """What the plans of the stages ``coex`` and ``edges`` depend on.
+
+    Attributes
+    ----------
+    stored
+        Whether P-values of all pairs are stored, so that edges are found in these.
+    entries_per_cell
+        Stored counts of a cell, on average.
+    n_cells, n_covariates
+        Numbers of cells of the store and of covariates.
+    workers, task_bytes
+        Tasks that run at a time, and the bytes that each may use.
+    """
+
+    stored: bool
+    entries_per_cell: float
+    n_cells: int
+    n_covariates: int
+    workers: int
+    task_bytes: int
+
+    def tiles(self, n_genes: int, n_cells: int, cells_per_block: int) -> TilePlan:
+        """Return how the tests of the gene pairs of so many genes and cells are shared out."""
+        return plan_tiles(
+            n_genes,
+            n_cells,
+            n_entries=int(self.entries_per_cell * n_cells),
+            cells_per_block=cells_per_block,
+            rows_of_cells=2 * self.n_covariates + 4,
+            workers=self.workers,
+            task_bytes=self.task_bytes,
+        )
+
+    def tasks(self, n_genes: int, cell_blocks: int, cells_per_block: int) -> dict[str, int]:
+        """Return about how many tasks the two stages have."""
+        plan = self.tiles(n_genes, self.n_cells, cells_per_block)
+        n_tiles = plan.n_tile_rows * (plan.n_tile_rows + 1) // 2
+        tests = 22 * cell_blocks + 2 * plan.n_tasks + 12 * n_tiles + 50
+        return {"coex": tests, "edges": math.ceil(n_genes**2 / EDGE_BLOCK_VALUES) if self.stored else tests}
 
 
 @dataclass(frozen=True)
@@ -88,16 +140,12 @@ class Blocks:
     groupings: int
     submissions: int
 
-    def tasks(self, n_genes: int) -> dict[str, int]:
-        """Return about how many tasks each stage has, fitted to what Dask's scheduler has counted in runs."""
-        gene_blocks = math.ceil(n_genes / GENES_PER_TILE)
-        tiles = gene_blocks * (gene_blocks + 1) // 2
+    def tasks(self) -> dict[str, int]:
+        """Return about how many tasks the stages have, fitted to what Dask's scheduler has counted in runs."""
         return {
             "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
             "normalisation": 26 * self.cells + 36,
             "de": (20 * self.submissions + 6 * self.groupings) * self.cells + 57 * self.groupings,
-            "coex": (30 + gene_blocks) * self.cells + 10 * tiles + 50,
-            "edges": math.ceil(n_genes**2 / EDGE_BLOCK_VALUES),
         }
 
 
@@ -107,7 +155,7 @@ def plan_run(
     n_groupings: int,
     n_covariates: int,
     single: int,
-    coex: bool,
+    coex: Literal["all", "edges"] | None,
     memory_limit: int,
     workers: int,
     threads_per_worker: int,
@@ -123,7 +171,7 @@ def plan_run(
     single
         How differential expression treats other groupings, as ``de`` takes it.
     coex
-        Whether co-expression is asked for.
+        What to store of co-expression, None if it is not asked for.
     memory_limit
         Bytes of a worker.
     workers, threads_per_worker
@@ -139,11 +187,19 @@ def plan_run(
     groupings_per_block = max(1, min(n_groupings, PRODUCT_BYTES // (8 * max(1, store.n_genes))))
     if single == 1:
         groupings_per_block = max(1, min(n_groupings, default_groupings_per_block(store.n_genes, n_covariates)))
+    gene_pairs = GenePairPlanner(
+        coex == "all",
+        store.n_entries / max(1, store.n_cells),
+        store.n_cells,
+        n_covariates,
+        workers * threads_per_worker,
+        allowed,
+    )
     while True:
         cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
-        tasks = _largest_tasks(
-            store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single, coex=coex
-        )
+        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single)
+        if coex is not None:
+            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex)
         largest = max(tasks.values(), key=lambda task: task.n_bytes)
         if largest.n_bytes <= allowed:
             break
@@ -161,10 +217,11 @@ def plan_run(
     sum_bytes = _sum_bytes(store, groupings_per_block, n_covariates, single)
     per_submission = _blocks_per_submission(cell_blocks, sum_bytes, allowed * workers)
     blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission))
-    n_tasks = blocks.tasks(store.n_genes)
-    n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates)
+    n_tasks = blocks.tasks() | gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
+    tiles = gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block)
+    n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
     stages = tuple(
-        StagePlan(name, n_tasks[name], *n_bytes[name], peak_task_bytes=task.n_bytes, note=_note(name, store))
+        StagePlan(name, n_tasks[name], *n_bytes[name], peak_task_bytes=task.n_bytes, note=_note(name, tiles, coex))
         for name, task in tasks.items()
     )
     return RunPlan(
@@ -176,6 +233,7 @@ def plan_run(
         groupings_per_block,
         groupings_per_submission=groupings_per_block * per_submission,
         blocks=blocks,
+        gene_pairs=gene_pairs,
     )
 
 
@@ -210,7 +268,6 @@ def _largest_tasks(
     n_covariates: int,
     *,
     single: int,
-    coex: bool,
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
     n_genes = store.n_genes
@@ -228,14 +285,6 @@ def _largest_tasks(
         if single == 4:
             inverse = TaskPlan("inverse of groupings x groupings", dense_block_bytes(n_groupings, n_groupings, 4))
             tasks["de"] = max(tasks["de"], inverse, key=lambda task: task.n_bytes)
-    if coex:
-        dense = dense_block_bytes(n_genes, cells_per_block, 4)
-        cells_per_chunk = max(cells_per_block, BLOCK_BYTES // (8 * GENES_PER_TILE))
-        tile = dense_block_bytes(GENES_PER_TILE, cells_per_chunk, 4) + dense_block_bytes(
-            GENES_PER_TILE, GENES_PER_TILE, 8
-        )
-        tasks["coex"] = TaskPlan("dense block of expression, or a tile of gene pairs", block + max(dense, tile))
-        tasks["edges"] = TaskPlan("rows of gene pairs", dense_block_bytes(1, max(EDGE_BLOCK_VALUES, n_genes), 7))
     return tasks
 
 
@@ -247,15 +296,29 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
         "de": ((blocks.submissions + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
-        "coex": (2 * one_pass, 16 * n_genes**2),
-        "edges": (16 * n_genes**2, 0),
     }
 
 
-def _note(name: str, store: CountStore) -> str:
+def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"]) -> dict[str, TaskPlan]:
+    """Return the largest task of each stage of gene pairs."""
+    sums = TaskPlan("sums of a group of tiles of gene pairs", tiles.task_bytes)
+    if coex == "edges":
+        return {"edges": sums}
+    rows = TaskPlan("rows of gene pairs", dense_block_bytes(1, max(EDGE_BLOCK_VALUES, tiles.n_genes), 7))
+    return {"coex": sums, "edges": rows}
+
+
+def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> dict[str, tuple[int, int]]:
+    """Return about how many bytes each stage of gene pairs reads and writes; of the edges nobody knows yet."""
+    one_pass = int(STORED_ENTRY_BYTES * store.n_entries) + 8 * store.n_cells
+    passes, pairs = (1 + len(tiles.groups)) * one_pass, 16 * store.n_genes**2
+    return {"coex": (passes, pairs), "edges": (pairs if coex == "all" else passes, 8 * store.n_genes)}
+
+
+def _note(name: str, tiles: TilePlan, coex: str | None) -> str:
     if name == "qc":
         return f"about {QC_ROUNDS} rounds"
-    if name == "coex":
-        dense = dense_block_bytes(store.n_genes, store.n_cells, 1)
-        return f"up to {format_bytes(dense)} of normalised expression over all workers, spilled to disk where needed"
+    if name == ("coex" if coex == "all" else "edges"):
+        handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
+        return f"{len(tiles.groups):,} passes over the counts, {handed_over} from worker to worker"
     return ""

@@ -69,4 +69,7 @@ STAGES: dict[str, dict[str, Variable]] = {
         "dot": Variable(("gene", "gene_2"), "float64", "Mean product after covariates; 0 on the diagonal"),
         "var": Variable(("gene",), "float64", "Variance after covariates; Pearson R = dot / sqrt(var var)"),
     },
+    "edges": {
+        "degree": Variable(("gene",), "int64", "Number of edges of the gene: pairs with Q at most qcut in its row"),
+    },
 }

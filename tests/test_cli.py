@@ -132,6 +132,7 @@ class TestOptionsAndSettings:
         settings = {field.name: field.default for field in fields(RunSettings) if field.default is not MISSING}
         assert settings.pop("coex") is False
         assert settings.pop("qcut") == 0.05
+        assert settings.pop("coex_store") == "all"
         for names in ("covariate_columns", "control"):
             assert settings.pop(names) == ()
             assert options.pop(names) is None

@@ -252,6 +252,41 @@ def test_second_run_goes_on(settings: RunSettings, client: Client) -> None:
     xr.testing.assert_identical(group(settings, "de"), before)
 
 
+def test_edges_alone_are_those_of_all_gene_pairs(settings: RunSettings, client: Client, tmp_path: Path) -> None:
+    """P-values of gene pairs are never stored, nor is any matrix of genes × genes."""
+    whole = replace(settings, coex=True, qcut=0.2)
+    alone = replace(whole, coex_store="edges", output=str(tmp_path / "alone"))
+    first, second = run(whole, client), run(alone, client)
+    assert first.edges == second.edges > 0
+    expected, found = (pd.read_parquet(Path(each.output) / "coex_edges.parquet") for each in (whole, alone))
+    for name in ("gene", "gene_2", "pvalue", "qvalue"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    np.testing.assert_allclose(found["r"], expected["r"], rtol=1e-12)
+    degree = group(alone, "edges")["degree"]
+    xr.testing.assert_identical(degree, group(whole, "edges")["degree"])
+    counted = expected["gene"].value_counts()
+    assert {name: number for name, number in zip(degree["gene"].values, degree.values, strict=True) if number} == {
+        name: number for name, number in counted.items() if number
+    }
+    assert not (Path(alone.output) / "results.zarr" / "coex").exists()
+
+
+def test_what_is_stored_of_gene_pairs_may_change(settings: RunSettings, client: Client) -> None:
+    """Edges that are there are kept; stored P-values are used again for another Q-value."""
+    edges = replace(settings, coex=True, coex_store="edges")
+    told = [Told() for _ in range(4)]
+    run(edges, client, progress=told[0])
+    run(replace(edges, qcut=0.2), client, progress=told[1])
+    run(replace(edges, coex_store="all", qcut=0.2), client, progress=told[2])
+    run(replace(edges, qcut=0.1), client, progress=told[3])
+    assert [each.done for each in told] == [
+        ["qc", "normalisation", "de", "edges"],
+        ["edges"],
+        ["coex"],
+        ["edges"],
+    ]
+
+
 def test_stage_that_was_not_recorded_is_made_again(settings: RunSettings, client: Client) -> None:
     run(settings, client)
     before = group(settings, "de")
@@ -317,6 +352,13 @@ def test_plan_reads_no_counts_and_names_every_stage(settings: RunSettings) -> No
         assert stage.tasks > 0
         assert stage.bytes_read > 0
         assert 0 < stage.peak_task_bytes < LIMITS["memory_limit"]
+
+
+def test_plan_of_edges_alone_stores_no_pairs(settings: RunSettings) -> None:
+    planned = plan(replace(settings, coex=True, coex_store="edges"), **LIMITS)
+    assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "edges"]
+    assert planned.stages[-1].bytes_written < 300 * 300
+    assert "passes over the counts" in planned.stages[-1].note
 
 
 def test_plan_refuses_what_does_not_fit(settings: RunSettings) -> None:

@@ -30,6 +30,13 @@ class Infection(StrEnum):
     HIGH = "high"
 
 
+class CoexStore(StrEnum):
+    """What to store of gene pairs."""
+
+    ALL = "all"
+    EDGES = "edges"
+
+
 def ingest(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Matrices; several are put together, cell after cell.")
@@ -148,6 +155,13 @@ def run(
     qcut: Annotated[
         float, typer.Option(metavar="Q", min=0, max=1, help="With --coex: largest Q-value of an edge.")
     ] = 0.05,
+    coex_store: Annotated[
+        CoexStore,
+        typer.Option(
+            help="With --coex: store P-value and mean product of all pairs, 16 bytes each before compression, after "
+            "which another --qcut takes seconds; or the edges alone, for more genes than there is room for."
+        ),
+    ] = CoexStore.ALL,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print tasks, bytes and memory of every stage; compute nothing.")
     ] = False,
@@ -164,7 +178,18 @@ def run(
     OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and OUT/coex_edges.parquet the tables,
     OUT/manifest.json parameters, versions and times. The same command again goes on where it was interrupted.
     """
-    work("run_work").run(store, output, groupings, screen, quality, cluster, coex=coex, qcut=qcut, dry_run=dry_run)
+    work("run_work").run(
+        store,
+        output,
+        groupings,
+        screen,
+        quality,
+        cluster,
+        coex=coex,
+        qcut=qcut,
+        coex_store=coex_store.value,
+        dry_run=dry_run,
+    )
 
 
 @takes_option_groups

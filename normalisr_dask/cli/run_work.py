@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from distributed import Client, KilledWorker
 from rich.console import Console
@@ -35,7 +35,7 @@ def run(
     *,
     coex: bool,
     qcut: float,
-    coex_store: str,
+    coex_store: Literal["all", "edges"],
     dry_run: bool,
 ) -> None:
     """Run the pipeline, or print its plan."""

@@ -103,7 +103,7 @@ def _print_run(path: str, manifest: Manifest) -> None:
         "normalisation": True,
         "de": settings["groupings"] is not None or settings["groupby"] is not None,
         "calibration": bool(settings["permutations"]),
-        "coex": settings["coex"],
+        "coex": settings["coex"] and settings["coex_store"] == "all",
         "edges": settings["coex"],
     }
     stages = {

@@ -19,7 +19,7 @@ FREE_SETTINGS = frozenset(
     {
         *("output", "store", "groupings", "grouping_names", "grouping_cells", "covariates"),
         *("targets", "control_file", "pairs"),
-        *("coex", "qcut", "permutations", "seed"),
+        *("coex", "coex_store", "qcut", "permutations", "seed"),
     }
 )
 

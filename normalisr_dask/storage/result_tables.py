@@ -94,37 +94,62 @@ def edges_of_rows(path: str | Path, start: int, stop: int, qcut: float) -> pa.Re
     )
     rows, columns, q_values = significant_in_rows(p_values, first_row=start, qcut=qcut)
     scale = np.sqrt(variance[rows + start] * variance[columns])
+    return edge_batch(rows + start, columns, dots[rows, columns] / scale, p_values[rows, columns], q_values)
+
+
+def edge_batch(
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    r: NDArray[np.float64],
+    p_value: NDArray[np.float64],
+    q_value: NDArray[np.float64],
+) -> pa.RecordBatch:
+    """Return edges as a batch: gene, gene_2 (int32 positions), r, pvalue, qvalue."""
     return pa.record_batch(
         {
-            "gene": pa.array(rows + start, pa.int32()),
-            "gene_2": pa.array(columns, pa.int32()),
-            "r": pa.array(dots[rows, columns] / scale),
-            "pvalue": pa.array(p_values[rows, columns]),
-            "qvalue": pa.array(q_values),
+            "gene": pa.array(row, pa.int32()),
+            "gene_2": pa.array(column, pa.int32()),
+            "r": pa.array(r),
+            "pvalue": pa.array(p_value),
+            "qvalue": pa.array(q_value),
         }
     )
 
 
-def write_edges(results: ResultStore, batches: Iterable[pa.RecordBatch]) -> int:
-    """Write ``coex_edges.parquet`` from batches of :func:`edges_of_rows`, in their order, and return their number.
+def write_edges(
+    results: ResultStore, genes: NDArray[np.object_], batches: Iterable[pa.RecordBatch]
+) -> NDArray[np.int64]:
+    """Write ``coex_edges.parquet`` from batches of :func:`edge_batch`, in their order.
+
+    Parameters
+    ----------
+    results
+        Of the run.
+    genes
+        Names of the genes.
+    batches
+        At least one.
+
+    Returns
+    -------
+    int64 (genes,)
+        Number of edges of every gene.
 
     Notes
     -----
     Columns: gene, gene_2 (dictionary-encoded), r, pvalue, qvalue. A pair stands twice where it is significant for
     both genes, as Normalisr's binnet has it. Memory: a batch.
     """
-    genes = results.read("coex", "gene")
-    n_edges = 0
+    degree = np.zeros(genes.size, dtype=np.int64)
 
     def named() -> Iterator[pa.RecordBatch]:
-        nonlocal n_edges
         for batch in batches:
-            n_edges += batch.num_rows
+            degree[:] += np.bincount(batch["gene"].to_numpy(), minlength=genes.size)
             names = {name: _names_at(genes, batch[name].to_numpy()) for name in ("gene", "gene_2")}
             yield pa.record_batch(names | {name: batch[name] for name in ("r", "pvalue", "qvalue")})
 
     _write(results.output / EDGE_TABLE, named())
-    return n_edges
+    return degree
 
 
 def _names_at(names: NDArray[np.object_], positions: NDArray[np.int64]) -> pa.DictionaryArray:

@@ -1,0 +1,96 @@
+"""The stages of a run that test gene pairs: co-expression of all, and the network of those that are significant."""
+
+from collections.abc import Iterator
+
+import dask
+import dask.array as da
+import pyarrow as pa
+from distributed import Client
+
+from normalisr_dask.planning import EDGE_BLOCK_VALUES, RunPlan
+from normalisr_dask.steps.coexpression import coex
+from normalisr_dask.steps.network import network
+from normalisr_dask.storage.counts import Counts
+from normalisr_dask.storage.result_store import ResultStore
+from normalisr_dask.storage.result_tables import edge_batch, edges_of_rows, write_edges
+from normalisr_dask.stored_expression import stored_expression
+
+
+def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan) -> int:
+    """Fill the stage ``coex``: P-value and mean product of all gene pairs, tile by tile.
+
+    Parameters
+    ----------
+    results
+        Of a run whose stage ``normalisation`` is stored.
+    counts
+        Of the whole count store.
+    plan
+        Of the run.
+
+    Returns
+    -------
+    int
+        Number of gene pairs.
+    """
+    expression, covariates, _ = stored_expression(results, counts)
+    tiles = plan.tiles(*expression.shape)
+    tested = coex(expression, covariates, plan=tiles)
+    genes = results.read("normalisation", "gene")
+    arrays = results.begin("coex", {"gene": genes, "gene_2": genes}, {"gene": tiles.side, "gene_2": tiles.side})
+    targets = list(arrays.values())
+    sources = [getattr(tested, name).rechunk(target.chunks) for name, target in arrays.items()]
+    dask.compute(da.store(sources, targets, lock=False, compute=False))
+    results.publish("coex")
+    return genes.size * (genes.size - 1) // 2
+
+
+def store_network(results: ResultStore, counts: Counts, plan: RunPlan, client: Client, qcut: float) -> int:
+    """Write the table of edges and fill the stage ``edges``: from stored P-values if there are any, or without them.
+
+    Parameters
+    ----------
+    results, counts, plan
+        As for :func:`store_gene_pairs`.
+    client
+        Of the cluster.
+    qcut
+        Largest Q-value of an edge.
+
+    Returns
+    -------
+    int
+        Number of edges.
+    """
+    genes = results.read("normalisation", "gene")
+    if results.has("coex"):
+        batches = _edges_of_stored(results, genes.size, plan, qcut)
+    else:
+        batches = _edges_of_expression(results, counts, plan, client, qcut)
+    degree = write_edges(results, genes, batches)
+    results.write("edges", {"gene": genes}, {"degree": degree})
+    return int(degree.sum())
+
+
+def _edges_of_stored(results: ResultStore, n_genes: int, plan: RunPlan, qcut: float) -> Iterator[pa.RecordBatch]:
+    """Yield the edges of stored P-values, some tasks at a time."""
+    height = max(1, EDGE_BLOCK_VALUES // max(1, n_genes))
+    find = dask.delayed(edges_of_rows, pure=True)
+    tasks = [find(str(results.path), start, min(start + height, n_genes), qcut) for start in range(0, n_genes, height)]
+    at_a_time = 4 * plan.workers * plan.threads_per_worker
+    for start in range(0, len(tasks), at_a_time):
+        yield from dask.compute(*tasks[start : start + at_a_time])
+
+
+def _edges_of_expression(
+    results: ResultStore, counts: Counts, plan: RunPlan, client: Client, qcut: float
+) -> Iterator[pa.RecordBatch]:
+    """Yield the edges panel by panel; the workers hold those of later panels until it is their turn."""
+    expression, covariates, _ = stored_expression(results, counts)
+    found = network(expression, covariates, qcut, plan=plan.tiles(*expression.shape))
+    panels = client.compute(list(found.edges))
+    while panels:
+        panel = panels.pop(0)  # let go of, so that the worker can, too
+        edges = panel.result()
+        yield edge_batch(edges.row, edges.column, edges.r, edges.p_value, edges.q_value)
+        del panel, edges
