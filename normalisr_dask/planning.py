@@ -6,13 +6,14 @@ from typing import Literal
 
 from dask.utils import format_bytes
 
+from normalisr_dask.graph.inputs import BLOCK_ENTRIES
 from normalisr_dask.graph.layout import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
 from normalisr_dask.graph.tile_plan import TilePlan, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
-from normalisr_dask.storage.counts import BLOCK_ENTRIES, default_cells_per_block
+from normalisr_dask.storage.counts import default_cells_per_block
 
 #: Rounds of read quality control that real data need, more or less.
 QC_ROUNDS = 4
@@ -288,10 +289,15 @@ def _largest_tasks(
     return tasks
 
 
+def one_pass_bytes(n_entries: int, n_cells: int) -> int:
+    """Return about how many bytes of a store a pass over its counts reads."""
+    return int(STORED_ENTRY_BYTES * n_entries) + 8 * n_cells
+
+
 def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariates: int) -> dict[str, tuple[int, int]]:
     """Return about how many bytes each stage reads and writes."""
     n_genes, n_cells = store.n_genes, store.n_cells
-    one_pass = int(STORED_ENTRY_BYTES * store.n_entries) + 8 * n_cells
+    one_pass = one_pass_bytes(store.n_entries, n_cells)
     return {
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
@@ -310,7 +316,7 @@ def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"]) -> dict[str
 
 def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> dict[str, tuple[int, int]]:
     """Return about how many bytes each stage of gene pairs reads and writes; of the edges nobody knows yet."""
-    one_pass = int(STORED_ENTRY_BYTES * store.n_entries) + 8 * store.n_cells
+    one_pass = one_pass_bytes(store.n_entries, store.n_cells)
     passes, pairs = (1 + len(tiles.groups)) * one_pass, 16 * store.n_genes**2
     return {"coex": (passes, pairs), "edges": (pairs if coex == "all" else passes, 8 * store.n_genes)}
 

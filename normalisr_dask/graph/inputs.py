@@ -21,11 +21,21 @@ def _sparse_bytes(array: Any) -> int:
 
 #: Size of a block, counted as dense float64: several fit into a processor's share of memory, few enough tasks remain.
 BLOCK_BYTES = 32 << 20
+#: Stored entries of a sparse block: some 100 MB with the temporaries of a task.
+BLOCK_ENTRIES = 1 << 21
+#: Bytes of a sparse block as dense float64, where a step asks for that.
+SPARSE_BLOCK_BYTES = 128 << 20
 
 
 def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
     """Return how many cells make a block of ``n_rows`` genes of at most ``block_bytes`` as dense float64."""
     return max(1, block_bytes // (8 * max(1, n_rows)))
+
+
+def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
+    """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
+    by_entries = block_entries * n_cells // max(1, n_entries)
+    return max(1, min(by_entries, cells_per_block(n_rows, SPARSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES)))
 
 
 def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None) -> da.Array:
@@ -64,7 +74,9 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
         return da.from_zarr(values)
     n_rows, n_cells = values.shape
     if cell_chunks is None:
-        size = min(max(1, n_cells), cells_per_block(n_rows))
+        is_sparse = scipy.sparse.issparse(values)
+        size = cells_per_sparse_block(n_rows, n_cells, values.nnz) if is_sparse else cells_per_block(n_rows)
+        size = min(max(1, n_cells), size)
         cell_chunks = da.core.normalize_chunks(size, (n_cells,))[0]
     bounds = [slice(stop - size, stop) for size, stop in zip(cell_chunks, accumulate(cell_chunks), strict=True)]
     if not scipy.sparse.issparse(values):

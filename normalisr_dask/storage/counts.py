@@ -10,13 +10,9 @@ import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
+from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
-
-#: Stored entries of a block: some 100 MB with the temporaries of a task.
-BLOCK_ENTRIES = 1 << 21
-#: Bytes of a block as dense float64, where a step asks for that.
-DENSE_BLOCK_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -147,9 +143,7 @@ def open_counts(path, *, cells_per_block: int | None = None) -> Counts:
 
 def default_cells_per_block(store: CountStore, block_entries: int = BLOCK_ENTRIES) -> int:
     """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
-    by_entries = block_entries * store.n_cells // max(1, store.n_entries)
-    by_bytes = DENSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES // (8 * max(1, store.n_genes))
-    return max(1, min(by_entries, by_bytes))
+    return cells_per_sparse_block(store.n_genes, store.n_cells, store.n_entries, block_entries)
 
 
 def _read_block(
