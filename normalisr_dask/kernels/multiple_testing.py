@@ -74,11 +74,18 @@ def q_values_of_ranks(
     -------
     float64 (run,).
 
+    Notes
+    -----
+    Memory: the result.
+
     Examples
     --------
     >>> upper = q_values_of_ranks(np.array([0.03, 0.04]), n_before=1, n_tests=3, ceiling=1.0)
     >>> q_values_of_ranks(np.array([0.01]), n_before=0, n_tests=3, ceiling=upper[0]), upper
     (array([0.03]), array([0.04, 0.04]))
     """
-    scaled = ascending * (n_tests / np.arange(n_before + 1, n_before + ascending.size + 1))
-    return np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], ceiling)
+    q_values = np.arange(n_before + 1, n_before + ascending.size + 1, dtype=np.float64)  # in place: runs are long
+    np.divide(n_tests, q_values, out=q_values)
+    q_values *= ascending
+    np.minimum.accumulate(q_values[::-1], out=q_values[::-1])
+    return np.minimum(q_values, ceiling, out=q_values)
