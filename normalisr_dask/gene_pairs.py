@@ -7,7 +7,7 @@ import dask.array as da
 import pyarrow as pa
 from distributed import Client
 
-from normalisr_dask.planning import EDGE_BLOCK_VALUES, RunPlan
+from normalisr_dask.planning import RunPlan
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.network import network
 from normalisr_dask.storage.counts import Counts
@@ -74,7 +74,7 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, client: C
 
 def _edges_of_stored(results: ResultStore, n_genes: int, plan: RunPlan, qcut: float) -> Iterator[pa.RecordBatch]:
     """Yield the edges of stored P-values, some tasks at a time."""
-    height = max(1, EDGE_BLOCK_VALUES // max(1, n_genes))
+    height = plan.rows_of_edges(n_genes)
     find = dask.delayed(edges_of_rows, pure=True)
     tasks = [find(str(results.path), start, min(start + height, n_genes), qcut) for start in range(0, n_genes, height)]
     at_a_time = 4 * plan.workers * plan.threads_per_worker

@@ -9,7 +9,7 @@ from dask.utils import format_bytes
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES
 from normalisr_dask.graph.layout import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
-from normalisr_dask.graph.tile_plan import TilePlan, plan_tiles
+from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
@@ -19,8 +19,8 @@ from normalisr_dask.storage.counts import default_cells_per_block
 QC_ROUNDS = 4
 #: Bytes of genes × groupings sums that one task makes.
 PRODUCT_BYTES = 16 << 20
-#: Values of genes × genes in which a task looks for edges.
-EDGE_BLOCK_VALUES = 2 << 20
+#: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
+EDGE_BYTES = 64
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
 
@@ -85,6 +85,10 @@ class RunPlan:
         """Return how the tests of the gene pairs of so many genes and cells are shared out."""
         return self.gene_pairs.tiles(n_genes, n_cells, self.cells_per_block)
 
+    def rows_of_edges(self, n_genes: int) -> int:
+        """Return of how many of so many genes a task looks for edges among stored P-values."""
+        return rows_of_edges(n_genes, self.gene_pairs.task_bytes)
+
     def tasks(self, n_genes: int) -> dict[str, int]:
         """Return about how many tasks each stage has if so many genes are left."""
         return self.blocks.tasks() | self.gene_pairs.tasks(n_genes, self.blocks.cells, self.cells_per_block)
@@ -130,7 +134,8 @@ class GenePairPlanner:
         plan = self.tiles(n_genes, self.n_cells, cells_per_block)
         n_tiles = plan.n_tile_rows * (plan.n_tile_rows + 1) // 2
         tests = 22 * cell_blocks + 2 * plan.n_tasks + 12 * n_tiles + 50
-        return {"coex": tests, "edges": math.ceil(n_genes**2 / EDGE_BLOCK_VALUES) if self.stored else tests}
+        edges = math.ceil(n_genes / max(1, rows_of_edges(n_genes, self.task_bytes)))
+        return {"coex": tests, "edges": edges if self.stored else tests}
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ def plan_run(
         cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
         tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single)
         if coex is not None:
-            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex)
+            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
         largest = max(tasks.values(), key=lambda task: task.n_bytes)
         if largest.n_bytes <= allowed:
             break
@@ -305,12 +310,22 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
     }
 
 
-def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"]) -> dict[str, TaskPlan]:
+def rows_of_edges(n_genes: int, allowed: int) -> int:
+    """Return how many rows of stored P-values a task of so many bytes looks at: a tile, or an even share of one."""
+    side = genes_per_tile(n_genes)
+    shares = math.ceil(EDGE_BYTES * side * max(1, n_genes) / (0.8 * max(1, allowed)))
+    return max(1, side // shares)
+
+
+def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"], allowed: int) -> dict[str, TaskPlan]:
     """Return the largest task of each stage of gene pairs."""
     sums = TaskPlan("sums of a group of tiles of gene pairs", tiles.task_bytes)
     if coex == "edges":
         return {"edges": sums}
-    rows = TaskPlan("rows of gene pairs", dense_block_bytes(1, max(EDGE_BLOCK_VALUES, tiles.n_genes), 7))
+    height = rows_of_edges(tiles.n_genes, allowed)
+    rows = TaskPlan(
+        "rows of gene pairs", EDGE_BYTES * height * tiles.n_genes + dense_block_bytes(height, tiles.side, 3)
+    )
     return {"coex": sums, "edges": rows}
 
 

@@ -26,8 +26,9 @@ TASK_BYTES, WORKERS = 1 << 30, 8
 READ_SECONDS, RESIDUAL_SECONDS, PRODUCT_SECONDS, HAND_OVER_SECONDS = 40e-9, 6e-9, 0.05e-9, 10e-9
 #: Seconds of the scheduler for each task, one after the other; and tasks of one submission that it copes with.
 SCHEDULING_SECONDS, MOST_TASKS = 1e-3, 40_000
-#: Copies of a group's sums in a worker: one more waits to be finished; of ranges, two are added to a third.
-COPIES_OF_ONE_RANGE, COPIES_OF_RANGES = 2, 4
+#: Copies of a group's sums in a worker: one waits to be finished and two results of it to be stored while the next is
+#: made; of ranges, two more are added.
+COPIES_OF_ONE_RANGE, COPIES_OF_RANGES = 4, 5
 #: Arrays as large as a tile that a task holds besides.
 TILES_IN_WORK = 4
 #: Panels of residuals in work, and index arrays, of a task.

@@ -99,21 +99,19 @@ def count_edges(packed: NDArray[np.uint8]) -> Positions:
     return np.asarray(np.bitwise_count(packed).sum(dtype=np.int64)).reshape(1, 1)
 
 
-def significant_in_rows(p_values: Floats, *, first_row: int, qcut: float) -> tuple[Positions, Positions, Floats]:
-    """Return the pairs of a block of rows with Q ≤ ``qcut``, Q by Benjamini-Hochberg within a row without its diagonal.
+def candidates_of_tile(
+    p_values: Floats, *, first_row: int, first_column: int, qcut: float
+) -> tuple[Positions, Positions]:
+    """Return row and column within a tile of stored P-values, (pairs,), where P ≤ ``qcut``, but for the diagonal.
 
     Parameters
     ----------
     p_values
-        Rows of a symmetric matrix, float64 (rows, genes).
-    first_row
-        Position of the block's first row in the matrix: where its diagonal begins.
+        A tile of a symmetric matrix, float64 (rows, columns).
+    first_row, first_column
+        Position of the tile in the matrix.
     qcut
-        Largest Q-value.
-
-    Returns
-    -------
-    Row within the block and column, int64 (pairs,), ordered by row and column; Q-value, float64 (pairs,).
+        Largest P-value.
 
     Raises
     ------
@@ -121,14 +119,34 @@ def significant_in_rows(p_values: Floats, *, first_row: int, qcut: float) -> tup
         If a P-value is NaN, below 0 or above 1.
     """
     check_p_values(p_values)
-    n_rows, n_genes = p_values.shape
-    is_candidate = p_values <= qcut
-    is_candidate[np.arange(n_rows), np.arange(n_rows) + first_row] = False
-    rows, columns = np.nonzero(is_candidate)
-    offsets = np.searchsorted(rows, np.arange(n_rows + 1))
-    q_values = _q_values(p_values[rows, columns], offsets, n_tests=n_genes - 1, qcut=qcut)
+    rows, columns = np.nonzero(p_values <= qcut)
+    others = np.flatnonzero(rows + first_row != columns + first_column)
+    return rows[others], columns[others]
+
+
+def significant_candidates(
+    rows: Positions, columns: Positions, p_values: Floats, *, shape: tuple[int, int], qcut: float
+) -> tuple[Positions, Floats]:
+    """Return which candidates of whole rows have Q ≤ ``qcut``, by Benjamini-Hochberg within a row.
+
+    Parameters
+    ----------
+    rows, columns, p_values
+        All pairs of the rows with P ≤ ``qcut`` (pairs,), in any order.
+    shape
+        Numbers of rows and genes.
+    qcut
+        Largest Q-value.
+
+    Returns
+    -------
+    Positions among the candidates, int64 (edges,), ordered by row and column; Q-value, float64 (edges,).
+    """
+    order = np.lexsort((columns, rows))
+    offsets = np.searchsorted(rows[order], np.arange(shape[0] + 1))
+    q_values = _q_values(p_values[order], offsets, n_tests=shape[1] - 1, qcut=qcut)
     chosen = np.flatnonzero(q_values <= qcut)
-    return rows[chosen], columns[chosen], q_values[chosen]
+    return order[chosen], q_values[chosen]
 
 
 def check_p_values(p_values: Floats) -> None:

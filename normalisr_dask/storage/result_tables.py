@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.network import significant_in_rows
+from normalisr_dask.kernels.network import candidates_of_tile, significant_candidates
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
@@ -86,15 +86,26 @@ def edges_of_rows(path: str | Path, start: int, stop: int, qcut: float) -> pa.Re
     -------
     pyarrow.RecordBatch
         gene, gene_2 (int32 positions), r, pvalue, qvalue.
+
+    Notes
+    -----
+    Reads chunk by chunk and keeps pairs with P ≤ ``qcut`` alone. Memory: two chunks, and up to 64 bytes a pair.
     """
-    group = Path(path) / "coex"
-    p_values, dots, variance = (
-        np.asarray(zarr.open_array(group / name, mode="r")[selection])
-        for name, selection in (("pvalue", slice(start, stop)), ("dot", slice(start, stop)), ("var", slice(None)))
+    p_values, dots, variances = (
+        zarr.open_array(Path(path) / "coex" / name, mode="r") for name in ("pvalue", "dot", "var")
     )
-    rows, columns, q_values = significant_in_rows(p_values, first_row=start, qcut=qcut)
-    scale = np.sqrt(variance[rows + start] * variance[columns])
-    return edge_batch(rows + start, columns, dots[rows, columns] / scale, p_values[rows, columns], q_values)
+    n_genes, width = p_values.shape[0], p_values.chunks[1]
+    parts = []
+    for first in range(0, n_genes, width):
+        tile = (slice(start, stop), slice(first, min(first + width, n_genes)))
+        p_tile = np.asarray(p_values[tile])
+        rows, columns = candidates_of_tile(p_tile, first_row=start, first_column=first, qcut=qcut)
+        parts.append((rows, columns + first, p_tile[rows, columns], np.asarray(dots[tile])[rows, columns]))
+    rows, columns, p_value, dot = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    chosen, q_value = significant_candidates(rows, columns, p_value, shape=(stop - start, n_genes), qcut=qcut)
+    rows, columns, variance = rows[chosen] + start, columns[chosen], np.asarray(variances[...])
+    r = dot[chosen] / np.sqrt(variance[rows] * variance[columns])
+    return edge_batch(rows, columns, r, p_value[chosen], q_value)
 
 
 def edge_batch(

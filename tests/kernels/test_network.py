@@ -20,8 +20,16 @@ def test_edges_of_rows_are_benjamini_hochbergs(n_rows, n_genes, seed, qcut):
         others = np.arange(n_genes) != first + row
         expected[row, others] = false_discovery_control(p_values[row, others])
     significant = expected <= qcut * (1 + 1e-12)
-    rows, columns, q_values = network.significant_in_rows(p_values, first_row=first, qcut=qcut)
-    np.testing.assert_array_equal([rows, columns], np.nonzero(significant))
+    halves = []
+    for columns in (slice(n_genes // 2, None), slice(None, n_genes // 2)):  # in any order
+        start = columns.start or 0
+        found = network.candidates_of_tile(p_values[:, columns], first_row=first, first_column=start, qcut=qcut)
+        halves.append(np.stack([found[0], found[1] + start]))
+    rows, columns = np.concatenate(halves, axis=1)
+    chosen, q_values = network.significant_candidates(
+        rows, columns, p_values[rows, columns], shape=(n_rows, n_genes), qcut=qcut
+    )
+    np.testing.assert_array_equal([rows[chosen], columns[chosen]], np.nonzero(significant))
     np.testing.assert_allclose(q_values, expected[significant], rtol=1e-12)
     packed = network.network_rows(p_values, np.arange(first, first + n_rows), qcut=qcut)
     assert network.count_edges(packed) == significant.sum()
@@ -44,4 +52,4 @@ def test_candidates_are_the_pairs_below_the_cut(is_diagonal):
 @pytest.mark.parametrize("value", [np.nan, -1e-9, 1.0001])
 def test_p_values_out_of_range(value):
     with pytest.raises(ValueError, match=r"expected P-values in \[0, 1\]"):
-        network.significant_in_rows(np.array([[0.5, value]]), first_row=0, qcut=0.1)
+        network.candidates_of_tile(np.array([[0.5, value]]), first_row=0, first_column=0, qcut=0.1)

@@ -13,6 +13,8 @@ from scipy import stats
 
 import normalisr_dask as nd
 from normalisr_dask.graph.tile_plan import TilePlan
+from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, normalised_form, with_form
+from normalisr_dask.testing import count_reads
 
 RANDOM = np.random.default_rng(0)
 N_CELLS = 60
@@ -182,6 +184,28 @@ class TestFromCounts:
             assert_close(found.pvalue, expected.pvalue, 1e-9)
             assert_close(found.var, expected.var, 1e-9)
             assert found.pvalue[0, 0] == 0
+
+
+@pytest.mark.parametrize(("tiles_per_side", "n_ranges"), [(1, 1), (2, 3), (3, 7), (5, 1)])
+def test_counts_are_read_once_a_group_and_once_before(count_store, tiles_per_side, n_ranges):
+    """As the plan says that docs/scaling.md shows."""
+    counts = nd.open_counts(count_store, cells_per_block=11)
+    covariates = np.ones((1, 110))
+    expression = nd.normvar(nd.lcpm(counts.matrix).lcpm, covariates, np.ones(110), np.ones(90)).dtn
+    form = normalised_form(expression)
+    known = [da.from_array(array.compute(), chunks=array.chunks) for array in (form.fit, form.log_cpm.cell_offset)]
+    log_cpm = LogCpmForm(form.log_cpm.counts, known[1])
+    expression = with_form(NormalisedForm.of_fit(log_cpm, form.covariates, form.weights, form.gene_scaling, known[0]))
+    plan = plan_of(tiles_per_side, n_ranges)
+    with count_reads(count_store / "X") as one_pass:
+        dask.compute(*counts.matrix.to_delayed().ravel(), scheduler="synchronous")
+    with count_reads(count_store / "X") as reads:
+        dask.compute(*nd.coex(expression, covariates, plan=plan), scheduler="synchronous")
+    opened = {key: number for key, number in one_pass.data().items() if key.startswith("data/")}
+    assert opened
+    assert {key: reads.data()[key] for key in opened} == {
+        key: number * (1 + len(plan.groups)) for key, number in opened.items()
+    }
 
 
 def plan_of(tiles_per_side: int, n_ranges: int) -> TilePlan:
