@@ -189,13 +189,23 @@ class TestErrors:
             (["--memory-limit", "1MB"], "memory_limit is 1,000,000 bytes a worker"),
             (["--scheduler", "localhost"], "'localhost' is no scheduler address"),
             (["--scheduler", "tcp://localhost:1", "--workers", "3"], "workers: only for a local cluster"),
-            (["--tls-ca", "ca.pem"], "give tls_ca and tls_cert"),
+            (["--tls-ca", "ca.pem"], "give --tls-ca and --tls-cert"),
             (["--groupby", "guide", "--groupings", "guides.tsv"], "not both"),
             (["--reference", "control"], "--groupby"),
             (["--groupby", "giude"], "did you mean 'guide'?"),
             (["--groupby", "guide", "--reference", "contr"], "reference of column 'guide': 'contr' is not one of"),
             (["--groupings", "nowhere.tsv"], "nowhere.tsv does not exist"),
             (["--covariate-columns", "batch,plate"], "plate"),
+            (["--control", "non-targeting"], "--control needs groupings to test (--groupings or --groupby)"),
+            (["--groupby", "guide", "--control", "none,no"], "2 of 2 controls are neither groupings nor targets"),
+            (["--groupby", "guide", "--control-use", "reference"], "(--control-use) needs controls"),
+            (["--groupby", "guide", "--control-use", "both"], "Invalid value for '--control-use'"),
+            (["--groupby", "guide", "--test", "targets"], "give the table of guides and targets (--targets)"),
+            (["--groupby", "guide", "--targets", "nowhere.tsv"], "nowhere.tsv does not exist"),
+            (["--groupby", "guide", "--pairs", "nowhere.tsv"], "nowhere.tsv does not exist"),
+            (["--groupby", "guide", "--control-file", "nowhere.txt"], "nowhere.txt does not exist"),
+            (["--groupby", "guide", "--min-grouping-cells", "-1"], "Invalid value for '--min-grouping-cells'"),
+            (["--groupby", "guide", "--permutations", "-1"], "Invalid value for '--permutations'"),
         ],
     )
     def test_options_that_make_no_sense_are_one_line_before_anything_starts(self, store, tmp_path, options, message):
@@ -356,6 +366,35 @@ class TestRun:
 
         other = normalisr_dask(*command, "--min-cell-genes", "7", folder=tmp_path)
         assert "out holds another run: it has min_cell_genes = 100, asked for is 7" in error_line(other)
+
+    @pytest.mark.slow
+    def test_all_options_of_a_screen_reach_the_run(self, inputs, store, tmp_path, screen):
+        targets = {name: name.partition("_")[0] for name in screen.grouping_names}
+        pd.Series(targets, name="target").rename_axis("guide").to_csv(tmp_path / "targets.csv")
+        genes = [*dict.fromkeys(targets.values())]
+        genes.remove("control")
+        pairs = [(grouping, gene) for grouping in screen.grouping_names for gene in genes]
+        pd.DataFrame(pairs, columns=["guide", "gene"]).to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
+        (tmp_path / "controls.txt").write_text("control_g2\n")
+        result = normalisr_dask(
+            "run", store, "-o", "out", "--groupings", inputs / "guides.tsv.gz", "--targets", "targets.csv",
+            "--test", "guides", "--control", "control_g1, control_g3", "--control-file", "controls.txt",
+            "--control-use", "negative", "--pairs", "pairs.tsv", "--permutations", "2", "--seed", "3",
+            "--min-grouping-cells", "5", "--min-gene-cells", "5", "--min-cell-reads", "100", *SMALL_CLUSTER,
+            folder=tmp_path,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert [line.split(":")[0] for line in result.stderr.splitlines()][-1] == "Calibration"
+        table = pd.read_parquet(tmp_path / "out" / "de.parquet")
+        assert set(table[["grouping", "gene"]].itertuples(index=False, name=None)) <= set(pairs)
+        assert table.set_index("grouping")["target"].to_dict() == targets
+        n_control = int(table["grouping"].isin(["control_g1", "control_g2", "control_g3"]).sum())
+        shown = next(line for line in result.stdout.splitlines() if line.startswith("  inflation "))
+        numbers = [int(part.split(" over ")[1].split()[0].replace(",", "")) for part in shown.split(";")]
+        assert numbers == [len(table) - n_control, n_control, 2 * len(table)]
+        assert "tests of controls" in shown
+        told = invoke("info", tmp_path / "out").stdout
+        assert re.search(r"calibration +inflation .* tested, .* control, .* permuted; ", told)
 
     @pytest.mark.slow
     def test_ctrl_c_is_one_line_and_ends_the_cluster_and_the_same_command_goes_on(self, inputs, store, tmp_path):
