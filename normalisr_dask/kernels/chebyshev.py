@@ -18,20 +18,26 @@ TOLERANCE = 1e-11
 NARROWEST = 1e-3
 
 
-def nodes(bounds: Floats) -> Floats:
-    """Return the nodes (N_NODES,) of the range from bounds[0] to bounds[1]."""
+def nodes(bounds: Floats, n_nodes: int = N_NODES) -> Floats:
+    """Return the nodes (n_nodes,) of the range from bounds[0] to bounds[1]."""
     low, width = _range(bounds)
-    return np.asarray(low + width * (0.5 + 0.5 * np.cos(_angles())))
+    return np.asarray(low + width * (0.5 + 0.5 * np.cos(_angles(n_nodes))))
 
 
-def interpolation_matrix(points: Floats, bounds: Floats) -> Floats:
-    """Return V (points, N_NODES) with V @ values-at-nodes = values-at-points, for points within the bounds."""
+def interpolation_matrix(points: Floats, bounds: Floats, n_nodes: int = N_NODES) -> Floats:
+    """Return V (points, n_nodes) with V @ values-at-nodes = values-at-points, for points within the bounds."""
     low, width = _range(bounds)
     position = np.clip(2 * (points - low) / width - 1, -1.0, 1.0)
-    orders = np.arange(N_NODES)
-    to_coefficients = np.cos(np.outer(orders, _angles())) * (2.0 / N_NODES)
+    orders = np.arange(n_nodes)
+    to_coefficients = np.cos(np.outer(orders, _angles(n_nodes))) * (2.0 / n_nodes)
     to_coefficients[0] /= 2
     return np.asarray(np.cos(np.outer(np.arccos(position), orders)) @ to_coefficients)
+
+
+def nodes_needed(bounds: Floats, largest_log_weight: float, tolerance: float) -> int:
+    """Return how many nodes, up to N_NODES, interpolate e^(t L) to a tolerance relative to its smallest value."""
+    reach = _range(bounds)[1] * largest_log_weight
+    return next((n_nodes for n_nodes in range(1, N_NODES) if _error(reach, n_nodes) <= tolerance), N_NODES)
 
 
 def check_range(weights: Floats, scaling: Floats) -> Floats:
@@ -51,8 +57,7 @@ def check_range(weights: Floats, scaling: Floats) -> Floats:
     """
     bounds = np.array([scaling.min(), scaling.max()])
     reach = 2 * _range(bounds)[1] * np.abs(np.log(weights)).max()
-    error = math.exp(reach) * (reach / 4) ** N_NODES / math.factorial(N_NODES)
-    if error > TOLERANCE:
+    if _error(reach, N_NODES) > TOLERANCE:
         msg = (
             f"expected cell weights within a factor of about 1000 of each other, found {weights.min():.3g} "
             f"to {weights.max():.3g}; remove outlying cells (qc_outlier), or give dense expression"
@@ -61,9 +66,17 @@ def check_range(weights: Floats, scaling: Floats) -> Floats:
     return bounds
 
 
+def _error(reach: float, n_nodes: int) -> float:
+    """Return a bound of the interpolation error of exponentials that change by e^reach, relative to the smallest."""
+    if reach == 0:
+        return 0.0
+    logarithm = reach + n_nodes * math.log(reach / 4) - math.lgamma(n_nodes + 1)
+    return math.exp(min(logarithm, 0.0))
+
+
 def _range(bounds: Floats) -> tuple[float, float]:
     return float(bounds[0]), max(float(bounds[1] - bounds[0]), NARROWEST)
 
 
-def _angles() -> Floats:
-    return np.asarray(np.pi * (np.arange(N_NODES) + 0.5) / N_NODES)
+def _angles(n_nodes: int) -> Floats:
+    return np.asarray(np.pi * (np.arange(n_nodes) + 0.5) / n_nodes)

@@ -13,17 +13,21 @@ References
    2060-2070. https://doi.org/10.1109/TC.2014.2345391
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from normalisr_dask.kernels.association import remove_covariates_of_row
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.implicit import deviations, zero_log_cpm
 from normalisr_dask.kernels.p_values import pairwise_log10_p_value, pairwise_p_value
+from normalisr_dask.kernels.sparse_residuals import SparseResiduals, residual_factors, sparse_product
 
 Floats = NDArray[np.float64]
+# NDArray[Any] | SparseResiduals, both of one product of one kind; a checker cannot see that.
+Residuals: TypeAlias = Any
 #: Added and subtracted again, it rounds numbers up to 2 in absolute value to multiples of 2⁻⁵⁰: those of 4 to 8.
 _ROUNDER = 6.0
 #: Values of cells × genes that are made together: they stay in a processor's cache.
@@ -54,10 +58,19 @@ def dense_residuals(
     precision
         float64 or float32.
     """
-    residual = coefficients @ covariates
-    np.subtract(dense_float(block), residual, out=residual)
-    residual *= inverse_norm[:, None]
-    return residual.astype(precision, copy=False)
+    rows = dense_float(block)
+    residuals = np.empty(rows.shape, dtype=precision)
+    _scale_residuals(rows, coefficients, covariates, inverse_norm, residuals)
+    return residuals
+
+
+@njit(nogil=True, cache=True)
+def _scale_residuals(rows, coefficients, covariates, scale, residuals):  # type: ignore[no-untyped-def]
+    residual = np.empty(rows.shape[1])
+    for row in range(rows.shape[0]):
+        remove_covariates_of_row(rows[row], coefficients[row], covariates, residual)
+        for cell in range(residual.size):
+            residuals[row, cell] = residual[cell] * scale[row]
 
 
 def count_residuals(
@@ -73,8 +86,11 @@ def count_residuals(
     coefficients: Floats,
     inverse_norm: Floats,
     precision: Any,
-) -> list[NDArray[Any]]:
+) -> list[Residuals]:
     """Return what :func:`dense_residuals` does, of runs of genes, from counts; each is genes of the run × cells.
+
+    Where counts are so sparse that products of entries take less time than dense ones, residuals come as entries and
+    factors. Whether they do depends on the block alone, so that every plan gives the same bits.
 
     Parameters
     ----------
@@ -95,16 +111,29 @@ def count_residuals(
     inverse_norm
         From :func:`inverse_norm` (genes,).
     precision
-        float64 or float32.
+        float64 or float32; of dense residuals.
     """
     sparse = deviations(block)
     n_cells = sparse.shape[1]
     log_weights = np.log(weights)
-    cell_basis = np.vstack([covariates, zero_log_cpm(cell_offset)]).T
     factor = fit[:, -2] * inverse_norm
-    gene_basis = np.column_stack([-fit[:, :-2], np.ones(len(fit))]) * factor[:, None]
     removed = coefficients * inverse_norm[:, None]
-    results = []
+    factors = residual_factors(
+        sparse,
+        covariates=covariates,
+        zero_log_cpm=zero_log_cpm(cell_offset),
+        log_weights=log_weights,
+        normalised_covariates=normalised_covariates,
+        coefficients=fit[:, :-2],
+        gene_scaling=gene_scaling,
+        factor=factor,
+        removed=removed,
+    )
+    if factors.pay:
+        return [factors.residuals(first, last) for first, last in runs]
+    cell_basis = np.vstack([covariates, zero_log_cpm(cell_offset)]).T
+    gene_basis = np.column_stack([-fit[:, :-2], np.ones(len(fit))]) * factor[:, None]
+    results: list[Residuals] = []
     for first, last in runs:
         genes = slice(first, last)
         residuals = np.empty((n_cells, last - first), dtype=precision)
@@ -139,12 +168,13 @@ def _add_entries(offsets, genes, values, log_weights, gene_scaling, factor, firs
                 panel[cell, gene] += factor[gene] * weight * values[entry]
 
 
-def add_product(total: Floats, left: NDArray[Any], right: NDArray[Any]) -> None:
+def add_product(total: Floats, left: Residuals, right: Residuals) -> None:
     """Add the product of two blocks of residuals (genes, n) to a tile (genes of the one, genes of the other), rounded.
 
     A block and itself give a tile that is symmetric to the last bit.
     """
-    _add_rounded(total, left @ right.T)
+    product = sparse_product(left, right) if isinstance(left, SparseResiduals) else left @ right.T
+    _add_rounded(total, product)
 
 
 @njit(nogil=True, cache=True)

@@ -1,11 +1,13 @@
 """Co-expression: the linear association test of all gene pairs, as lazy Dask arrays."""
 
+import math
 from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask.system import CPU_COUNT
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows
+from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows, cells_per_block
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.graph.tiles import Tiles, tiles_of_blocks, tiles_of_counts
@@ -18,6 +20,10 @@ from normalisr_dask.validation import check_choice
 
 #: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
 DENSITY = 0.1
+#: Cells of a block whose product runs at full speed; shorter blocks of dense expression are put together.
+SHORTEST_BLOCK = 512
+#: Bytes of a block of expression in memory, of which only the residuals are made.
+LONG_BLOCK_BYTES = 4 * BLOCK_BYTES
 
 
 class Correlations(NamedTuple):
@@ -66,10 +72,11 @@ def coex(
     dtype : float64 or float32
         Precision of the residuals and of their products within a block of cells; blocks are added in float64. float32
         takes half the time and memory, and moves R by some 1e-7: of log10 P that is a relative 1e-5 where P is small.
+        Blocks of counts so sparse that residuals are never made (see Notes) are multiplied in float64 in any case.
     plan : TilePlan, optional
         For expression from sparse counts: how the work is shared out, as
         :func:`normalisr_dask.graph.tile_plan.plan_tiles` gives it for a memory limit and a number of workers; without
-        it, for 1 GiB a task and 8 tasks at a time. The result is the same to the last bit.
+        it, for 1 GiB a task and a task at a time on each processor. The result is the same to the last bit.
 
     Returns
     -------
@@ -89,10 +96,11 @@ def coex(
     after covariates has P = 1 and dot = 0 with every other. The bits do not depend on scheduler, workers or plan; they
     do on ``bs`` and on the blocks of cells.
 
-    Cost: genes² · cells / 2 multiplications and genes² / 2 P-values. From sparse counts: a pass over the counts for the
-    covariates, and one for each group of tiles, with no more in memory than the sums of a group and the residuals of
-    one block. From dense expression: two passes over dt before the products, and the residuals (genes · cells), spilled
-    by Dask where they do not fit.
+    Cost: genes² · cells / 2 multiplications and genes² / 2 P-values. From counts of which less than a fifth are above 0,
+    in blocks of some hundred cells or more: a multiplication for each pair of counts of a cell, and some hundred for
+    each pair of genes and block. From sparse counts: a pass over the counts for the covariates, and one for each group
+    of tiles, with no more in memory than the sums of a group and the residuals of one block. From dense expression: two
+    passes over dt before the products, and the residuals (genes · cells), spilled by Dask where they do not fit.
 
     References
     ----------
@@ -123,6 +131,7 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     """Return the correlations of all gene pairs after covariates; lazy. Parameters and errors as of :func:`coex`."""
     precision = np.dtype(dtype)
     check_choice(precision.name, ("float64", "float32"), "dtype")
+    dt = _in_long_blocks(dt)
     expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
@@ -144,6 +153,15 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     return Correlations(tiles, variance, degrees)
 
 
+def _in_long_blocks(dt):
+    """Return an array in memory in blocks of cells that need not be put together for the products."""
+    if not isinstance(dt, np.ndarray) or dt.ndim != 2:
+        return dt
+    n_genes, n_cells = dt.shape
+    n_blocks = max(1, math.ceil(n_cells / cells_per_block(n_genes, LONG_BLOCK_BYTES)))
+    return as_matrix(dt, "dt", tuple(int(size) for size in np.diff(np.arange(n_blocks + 1) * n_cells // n_blocks)))
+
+
 def default_plan(expression: NormalisedForm, n_covariates: int, side: int, precision: np.dtype) -> TilePlan:
     """Return the plan for counts of which only the shape is known."""
     n_genes, n_cells = expression.shape
@@ -154,6 +172,7 @@ def default_plan(expression: NormalisedForm, n_covariates: int, side: int, preci
         cells_per_block=max(expression.chunks[1], default=1),
         rows_of_cells=2 * n_covariates + 4,
         side=side,
+        workers=CPU_COUNT,
         itemsize=precision.itemsize,
     )
 
@@ -184,7 +203,9 @@ def _tiles_of_dense(
     """Return the correlations from dense expression; the residuals are a Dask array."""
     n_genes = expression.shape[0]
     side = genes_per_tile(n_genes, side)
-    cells_per_chunk = max(max(expression.chunks[1], default=1), BLOCK_BYTES // (8 * max(1, side)))
+    sizes = expression.chunks[1]
+    short = min(sizes, default=0) < SHORTEST_BLOCK < expression.shape[1]
+    cells_per_chunk = max(*sizes, BLOCK_BYTES // (8 * side)) if short else sizes
     residuals = map_matrix(
         tile_kernels.dense_residuals,
         expression,
