@@ -166,8 +166,8 @@ class Run:
         self._stage("normalisation", self._normalisation)
         if self.inputs.screen is not None:
             self._stage("de", partial(self._de, self.inputs.screen))
-            self._forget_if_other("calibration", "permutations", "seed")
             if _calibrates(self.settings, self.inputs.screen):
+                self._forget_if_other("calibration", "permutations", "seed")
                 self._stage("calibration", partial(self._calibration, self.inputs.screen))
         if self.settings.coex:
             if self.settings.coex_store == "all":

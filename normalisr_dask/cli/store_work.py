@@ -102,7 +102,7 @@ def _print_run(path: str, manifest: Manifest) -> None:
         "qc": True,
         "normalisation": True,
         "de": settings["groupings"] is not None or settings["groupby"] is not None,
-        "calibration": bool(settings["permutations"]),
+        "calibration": bool(settings.get("permutations")),
         "coex": settings["coex"] and settings["coex_store"] == "all",
         "edges": settings["coex"],
     }

@@ -114,7 +114,9 @@ class TestReadGroupings:
         cells = np.array([f"cell_{number}" for number in range(n_cells)], dtype=object)
         # dense, each of these would be 16 GB
         groupings = read_groupings(path, names=names, cells=cells)
-        with pytest.warns(UserWarning, match="1 have the same value in all cells, so nothing can be found: 'guide_9999'"):
+        with pytest.warns(
+            UserWarning, match="1 have the same value in all cells, so nothing can be found: 'guide_9999'"
+        ):
             aligned = align_to_cells(groupings, cells[::-1], "groupings")
         by_column = groupings_from_column(pd.Series(guides, index=cells, name="guide"))
         assert aligned.values.nnz == by_column.values.nnz == n_cells
