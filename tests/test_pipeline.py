@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -72,10 +73,16 @@ def group(settings: RunSettings, stage: str) -> xr.Dataset:
     return xr.open_zarr(Path(settings.output) / "results.zarr", group=stage).load()
 
 
+@pytest.mark.parametrize(("other_groupings", "single"), [("ignore", 0), ("exclude", 1), ("covariates", 4)])
 def test_run_stores_what_the_steps_give(
-    settings: RunSettings, screen: SimulatedScreen, cell_table: pd.DataFrame, client: Client
+    settings: RunSettings,
+    screen: SimulatedScreen,
+    cell_table: pd.DataFrame,
+    client: Client,
+    other_groupings: Literal["ignore", "exclude", "covariates"],
+    single: Literal[0, 1, 4],
 ) -> None:
-    summary = run(replace(settings, coex=True), client)
+    summary = run(replace(settings, other_groupings=other_groupings, coex=True), client)
 
     counts = screen.counts.toarray().astype(np.int64)
     genes, cells = nd.qc_reads(counts, *settings.qc_bounds)
@@ -88,7 +95,7 @@ def test_run_stores_what_the_steps_give(
     normalised = nd.normvar(log_cpm.lcpm[:, kept], covariates[:, kept], weights[kept], nd.scaling_factor(counts))
     groupings = screen.groupings.toarray().astype(float)[:, cells][:, kept]
     order = np.argsort(screen.grouping_names)
-    expected = nd.de(groupings[order], *normalised)
+    expected = nd.de(groupings[order], *normalised, single=single)
     pairs = nd.coex(*normalised)
 
     de, coex, stored = group(settings, "de"), group(settings, "coex"), group(settings, "normalisation")
