@@ -6,8 +6,8 @@ from typing import Literal
 
 from dask.utils import format_bytes
 
+from normalisr_dask.graph.calls import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES
-from normalisr_dask.graph.layout import LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES

@@ -7,7 +7,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.layout import CELLS, GENES, Arrays, BlockCall, CellRanges, aligned, block_source, tree_sum
+from normalisr_dask.graph.calls import CELLS, GENES, Arrays, BlockCall, CellRanges, aligned, block_source, tree_sum
 
 ROWS = "rows"
 Kernel = Callable[..., Any]

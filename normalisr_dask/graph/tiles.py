@@ -14,8 +14,8 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from normalisr_dask.graph.calls import SPLIT_EVERY, Arrays
 from normalisr_dask.graph.inputs import positions
-from normalisr_dask.graph.layout import SPLIT_EVERY, Arrays
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import Tile, TilePlan
 

@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from normalisr_dask.graph.layout import SPLIT_EVERY
+from normalisr_dask.graph.calls import SPLIT_EVERY
 from normalisr_dask.kernels import calibration as kernels
 from normalisr_dask.validation import check_count
 

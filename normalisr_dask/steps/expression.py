@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 import dask.array as da
 import numpy as np
 
+from normalisr_dask.graph.calls import Arrays
 from normalisr_dask.graph.inputs import as_matrix
 from normalisr_dask.graph.layout import (
-    Arrays,
     call_once,
     map_genes,
     map_matrix,

@@ -7,9 +7,9 @@ from dask.core import get_dependencies
 from hypothesis import given
 from layouts import EXPENSIVE, chunkings, laid_out
 
+from normalisr_dask.graph.calls import SPLIT_EVERY
 from normalisr_dask.graph.inputs import positions
 from normalisr_dask.graph.layout import (
-    SPLIT_EVERY,
     call_once,
     map_genes,
     map_matrix,
