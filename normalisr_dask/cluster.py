@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
 from distributed.system import memory_limit as machine_memory
 from threadpoolctl import threadpool_limits
 
+from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.validation import check_count
 
@@ -176,13 +178,15 @@ class ClusterSettings:
 
 
 class OneThreadInLibraries(WorkerPlugin):
-    """Holds a worker's BLAS and OpenMP libraries to one thread, whatever its environment says."""
+    """Holds a worker's BLAS and OpenMP libraries to one thread, and keeps it from warning where the run does."""
 
     name = "normalisr-dask-one-thread-in-libraries"
 
     def setup(self, worker: Worker) -> None:
         """Dask calls this once in every worker, also in those that join later."""
         self.limits = threadpool_limits(limits=1)
+        # a run names these groupings itself; a worker knows but their positions
+        warnings.filterwarnings("ignore", category=UntestableGroupingWarning)
 
     def teardown(self, worker: Worker) -> None:
         """Give back the numbers of threads from before."""

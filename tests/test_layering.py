@@ -27,7 +27,7 @@ LAYOUT: dict[str, set[str]] = {
     "results": {"schema"},
     "graph": {"validation"},
     "process_memory": set(),
-    "cluster": {"process_memory", "validation"},
+    "cluster": {"kernels", "process_memory", "validation"},
     "steps": {"graph", "kernels"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
     "progress": set(),

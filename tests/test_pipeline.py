@@ -15,9 +15,11 @@ from distributed import Client
 from scipy.stats import false_discovery_control
 
 import normalisr_dask as nd
+from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.pipeline import plan, run
 from normalisr_dask.schema import STAGES
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.storage.count_store import open_count_store
 from normalisr_dask.storage.ingest import ingest
 from normalisr_dask.testing import SimulatedScreen, count_reads, simulate_screen, write_cell_ranger_folder
 
@@ -410,3 +412,14 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_nothing_passes_quality_control(settings: RunSettings, client: Client) -> None:
     with pytest.raises(ValueError, match="expected some cells to pass quality control, found none of 700"):
         run(replace(settings, min_cell_reads=10**6), client)
+
+
+def test_groupings_that_cannot_be_tested_are_named(settings: RunSettings, client: Client, tmp_path: Path) -> None:
+    store = open_count_store(settings.store)
+    guides = pd.get_dummies(store.obs()["guide"]).drop(columns="none").astype(int)
+    guides.insert(0, "twin", guides.iloc[:, 2])
+    guides.to_csv(tmp_path / "guides.tsv", sep="\t")
+    asked = replace(settings, groupby=None, reference=None, groupings=str(tmp_path / "guides.tsv"))
+    with pytest.warns(UntestableGroupingWarning, match=r"2 of \d+ groupings cannot be tested .* the first 'twin'"):
+        run(replace(asked, other_groupings="covariates"), client)
+    assert (group(settings, "de").sel(grouping="twin")["pvalue"] == 1).all()
