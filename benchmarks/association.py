@@ -180,7 +180,15 @@ def same_network(data: Arrays, theirs: Arrays, ours: Arrays) -> float:
     return max(worst, share_of_other_edges / 1e-6)
 
 
-def same_correlations(data: Arrays, theirs: Arrays, ours: Arrays, *, tolerance: float = 1e-10) -> float:
+def same_correlations(
+    data: Arrays,
+    theirs: Arrays,
+    ours: Arrays,
+    *,
+    tolerance: float = 1e-10,
+    p_tolerance: float = P_TOLERANCE,
+    nearly_one: float = EXACT_P[1],
+) -> float:
     """Compare some genes with residuals by least squares and P-values by SciPy."""
     del theirs
     expression, covariates = data["expression"], data["covariates"]
@@ -194,19 +202,17 @@ def same_correlations(data: Arrays, theirs: Arrays, ours: Arrays, *, tolerance: 
     worst = float(np.abs(found - correlation)[others].max()) / tolerance
     degrees = expression.shape[1] - 1 - np.linalg.matrix_rank(covariates)
     expected = scipy.special.betainc(degrees / 2, 0.5, 1 - correlation[others] ** 2)
-    allowed = P_TOLERANCE * max(1.0, tolerance / 1e-10 * 1e-2)
-    return max(worst, log_p_difference(expected, ours["pvalue"][some][others]) / allowed)
+    return max(worst, log_p_difference(expected, ours["pvalue"][some][others], nearly_one) / p_tolerance)
 
 
 def same_correlations_float32(data: Arrays, theirs: Arrays, ours: Arrays) -> float:
     """Compare as exactly as residuals of single precision allow."""
-    return same_correlations(data, theirs, ours, tolerance=1e-6)
+    return same_correlations(data, theirs, ours, tolerance=1e-6, p_tolerance=1e-4, nearly_one=0.1)
 
 
-def log_p_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
+def log_p_difference(theirs: np.ndarray, ours: np.ndarray, nearly_one: float = EXACT_P[1]) -> float:
     """Return the largest relative difference of logarithms where theirs are exact, of P-values elsewhere."""
-    smallest, nearly_one = EXACT_P
-    exact = (theirs >= smallest) & (theirs <= nearly_one)
+    exact = (theirs >= EXACT_P[0]) & (theirs <= nearly_one)
     logarithms = np.log(theirs[exact])
     relative = np.abs((np.log(np.maximum(ours[exact], np.finfo(float).tiny)) - logarithms) / logarithms)
     return float(max(relative.max(initial=0), np.abs(ours - theirs)[~exact].max(initial=0)))
