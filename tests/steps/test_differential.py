@@ -1,7 +1,7 @@
 """Differential expression: against least squares gene by gene, at the edges, and with bad input."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dask
 import dask.array as da
@@ -160,16 +160,18 @@ def test_no_covariates_at_all(data: Data):
     assert found.alpha.shape == (3, 90, 0)
 
 
+@pytest.mark.parametrize("single", [0, 1, 4])
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense groupings", "sparse groupings"])
 @pytest.mark.parametrize("exponent", [2, 4, 6, 8])
-def test_an_offset_costs_no_more_digits_than_it_must(exponent: int, sparse: bool):
+def test_an_offset_costs_no_more_digits_than_it_must(exponent: int, sparse: bool, single: Literal[0, 1, 4]):
     random = np.random.default_rng(exponent)
     groupings = (random.random((5, 300)) < 0.3).astype(float)
     expression = random.normal(size=(20, 300)) + 0.5 * groupings[0]
     covariates = np.vstack([random.normal(size=(2, 300)), np.ones(300)])
-    expected = dask.compute(nd.de(groupings, expression, covariates))[0]
+    expected = dask.compute(nd.de(groupings, expression, covariates, single=single))[0]
     given = scipy.sparse.csr_array(groupings) if sparse else groupings
-    found = dask.compute(nd.de(given, da.from_array(expression + 10.0**exponent, chunks=(7, 90)), covariates))[0]
+    shifted = da.from_array(expression + 10.0**exponent, chunks=(7, 90))
+    found = dask.compute(nd.de(given, shifted, covariates, single=single))[0]
     for name in ("gamma", "se", "vart", "log10_pvalue"):
         assert_close(getattr(found, name), getattr(expected, name), 1e-6)
 
