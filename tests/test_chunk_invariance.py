@@ -197,6 +197,15 @@ def test_coex(inputs, layout, covariate_layout, scheduler, bs):
     assert_same(found, nd.coex(inputs.expression, inputs.normalised_covariates), scheduler)
 
 
+@EXPENSIVE
+@given(dense_layouts, cell_layouts, schedulers, st.sampled_from([0, 30]))
+def test_networks(inputs, layout, covariate_layout, scheduler, bs):
+    covariates = of_kind(inputs.normalised_covariates, covariate_layout)
+    found = nd.network(of_kind(inputs.expression, layout), covariates, 0.3, bs)
+    expected = nd.binnet(nd.coex(inputs.expression, inputs.normalised_covariates).pvalue, 0.3).sum(axis=1)
+    np.testing.assert_array_equal(found.degree.compute(scheduler=scheduler), expected.compute(scheduler=scheduler))
+
+
 def pipeline(counts: Any, inputs: Inputs) -> dict[str, np.ndarray]:
     """Compute all steps from counts to tests, with whatever scheduler is the default."""
     log_cpm = nd.lcpm(counts, varscale=0)

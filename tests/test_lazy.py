@@ -78,6 +78,7 @@ LAZY_STEPS = {
         data.groupings, data.expression, data.covariates, single=4, mpc=3, lowmem=False
     ),
     "coex, implicit": lambda data: nd.coex(data.expression, data.covariates, bs=40),
+    "coex, float32": lambda data: nd.coex(data.expression, data.covariates, bs=40, dtype="float32"),
     "coex, dense": lambda data: nd.coex(data.expression[1:], data.covariates, bs=40),
 }
 

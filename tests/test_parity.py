@@ -171,8 +171,44 @@ class TestEachStepAlone:
     def test_coex(self, chain, route):
         assert_same_coexpression(chain, *normalised(chain, route))
 
+    def test_coex_with_lost_rank_of_every_gene(self, chain, route):
+        """A pair loses the larger of its two; normalisr 1.0.0 crashes here, and is asked twice."""
+        expression, covariates = normalised(chain, route)
+        genes = slice(None, None, max(1, chain.counts.shape[0] // 60))
+        n_genes = len(range(*genes.indices(chain.counts.shape[0])))
+        lost = np.where(np.arange(n_genes) % 3 == 0, 7, 2)
+        expected = [oracles.coex(chain.normalised[0][genes], chain.normalised[1], dimreduce=loss)[0] for loss in (2, 7)]
+        found = nd.coex(expression[genes], covariates, dimreduce=lost).pvalue
+        assert_same_p_values(found, np.where(np.maximum.outer(lost, lost) == 7, expected[1], expected[0]))
+
     def test_coex_with_lost_rank(self, chain, route):
         assert_same_coexpression(chain, *normalised(chain, route), dimreduce=5)
+
+
+class TestGenePairsOfCounts:
+    """All genes of the chain, so that expression still remembers the counts and tasks read these block by block."""
+
+    def test_coex(self, chain):
+        if chain.counts.shape[0] > 2000:
+            pytest.skip("of all genes it is the business of a slow test")
+        expression, covariates = normalised(chain, "implicit")
+        expected = oracles.coex(*chain.normalised)
+        found = dask.compute(nd.coex(expression, covariates, bs=90))[0]
+        assert_same_p_values(found.pvalue, expected[0])
+        assert_close(found.dot, expected[1], TOLERANCE)
+        assert_close(found.var, expected[2], TOLERANCE)
+
+    def test_coex_and_its_network(self, chain):
+        if chain.counts.shape[0] > 2000:
+            pytest.skip("of all genes it is the business of a slow test")
+        expression, covariates = normalised(chain, "implicit")
+        expected = oracles.binnet(oracles.coex(*chain.normalised)[0], 0.1)
+        panels = dask.compute(*nd.network(expression, covariates, 0.1, bs=90).edges)
+        found = np.zeros_like(expected)
+        for panel in panels:
+            found[panel.row, panel.column] = True
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(nd.binnet(nd.coex(expression, covariates).pvalue, 0.1), expected)
 
 
 def test_the_chain(chain, route):

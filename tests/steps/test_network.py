@@ -14,6 +14,7 @@ from scipy.stats import false_discovery_control
 import normalisr_dask as nd
 from normalisr_dask.graph.tile_plan import TilePlan
 from normalisr_dask.steps import network as steps
+from normalisr_dask.testing import raise_if_computes
 
 RANDOM = np.random.default_rng(3)
 N_GENES, N_CELLS = 37, 60
@@ -171,6 +172,13 @@ class TestWithoutAMatrix:
         network = nd.network(RANDOM.normal(size=(5, N_CELLS)), COVARIATES, 1e-9)
         assert edges_of(network)["row"].size == 0
         np.testing.assert_array_equal(network.degree, np.zeros(5))
+
+
+def test_building_networks_computes_nothing():
+    lazy = da.from_array(EXPRESSION, chunks=(10, 20))
+    with raise_if_computes():
+        nd.degree(nd.binnet(nd.coex(lazy, COVARIATES).pvalue, 0.1))
+        nd.network(lazy, COVARIATES, 0.1)
 
 
 def test_degree_of_a_lazy_network(p_values):
