@@ -1,5 +1,6 @@
 """Inputs of every kind as Dask arrays: NumPy, SciPy sparse, Dask with dense or sparse chunks, Zarr arrays."""
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -35,7 +36,14 @@ def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
 def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
     """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
     by_entries = block_entries * n_cells // max(1, n_entries)
-    return max(1, min(by_entries, cells_per_block(n_rows, SPARSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES)))
+    by_bytes = cells_per_block(n_rows, SPARSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES)
+    return even_size(n_cells, max(1, min(by_entries, by_bytes)))
+
+
+def even_size(n_cells: int, largest: int) -> int:
+    """Return the size of as few blocks of at most ``largest`` cells as there must be, all about as large."""
+    n_blocks = max(1, math.ceil(n_cells / largest))
+    return max(1, math.ceil(n_cells / n_blocks))
 
 
 def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None) -> da.Array:
@@ -74,9 +82,10 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
         return da.from_zarr(values)
     n_rows, n_cells = values.shape
     if cell_chunks is None:
-        is_sparse = scipy.sparse.issparse(values)
-        size = cells_per_sparse_block(n_rows, n_cells, values.nnz) if is_sparse else cells_per_block(n_rows)
-        size = min(max(1, n_cells), size)
+        if scipy.sparse.issparse(values):
+            size = cells_per_sparse_block(n_rows, n_cells, values.nnz)
+        else:
+            size = even_size(n_cells, cells_per_block(n_rows))
         cell_chunks = da.core.normalize_chunks(size, (n_cells,))[0]
     bounds = [slice(stop - size, stop) for size, stop in zip(cell_chunks, accumulate(cell_chunks), strict=True)]
     if not scipy.sparse.issparse(values):

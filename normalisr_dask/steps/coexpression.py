@@ -96,11 +96,12 @@ def coex(
     after covariates has P = 1 and dot = 0 with every other. The bits do not depend on scheduler, workers or plan; they
     do on ``bs`` and on the blocks of cells.
 
-    Cost: genes² · cells / 2 multiplications and genes² / 2 P-values. From counts of which less than a fifth are above 0,
-    in blocks of some hundred cells or more: a multiplication for each pair of counts of a cell, and some hundred for
-    each pair of genes and block. From sparse counts: a pass over the counts for the covariates, and one for each group
-    of tiles, with no more in memory than the sums of a group and the residuals of one block. From dense expression: two
-    passes over dt before the products, and the residuals (genes · cells), spilled by Dask where they do not fit.
+    Cost: genes² · cells / 2 multiplications and genes² / 2 P-values. From counts of which less than a fifth are above
+    0, in blocks of some hundred cells or more: a multiplication for each pair of counts of a cell, and some hundred
+    for each pair of genes and block. From sparse counts: a pass over the counts for the covariates, and one for each
+    group of tiles, with no more in memory than the sums of a group and the residuals of one block. From dense
+    expression: two passes over dt before the products, and the residuals (genes · cells), spilled by Dask where they
+    do not fit.
 
     References
     ----------
