@@ -1,18 +1,18 @@
 """The stages of a run that test gene pairs: co-expression of all, and the network of those that are significant."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import dask
 import dask.array as da
 import pyarrow as pa
-from distributed import Client
 
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.steps.coexpression import coex
-from normalisr_dask.steps.network import network
+from normalisr_dask.steps.network import edge_panels
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import edge_batch, edges_of_rows, write_edges
+from normalisr_dask.storage.result_tables import edges_of_rows, save_edges, saved_edges, write_edges
 from normalisr_dask.stored_expression import stored_expression
 
 
@@ -45,15 +45,13 @@ def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan) -> int
     return genes.size * (genes.size - 1) // 2
 
 
-def store_network(results: ResultStore, counts: Counts, plan: RunPlan, client: Client, qcut: float) -> int:
+def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float) -> int:
     """Write the table of edges and fill the stage ``edges``: from stored P-values if there are any, or without them.
 
     Parameters
     ----------
     results, counts, plan
         As for :func:`store_gene_pairs`.
-    client
-        Of the cluster.
     qcut
         Largest Q-value of an edge.
 
@@ -66,7 +64,7 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, client: C
     if results.has("coex"):
         batches = _edges_of_stored(results, genes.size, plan, qcut)
     else:
-        batches = _edges_of_expression(results, counts, plan, client, qcut)
+        batches = _edges_of_expression(results, counts, plan, qcut)
     degree = write_edges(results, genes, batches)
     results.write("edges", {"gene": genes}, {"degree": degree})
     return int(degree.sum())
@@ -82,15 +80,16 @@ def _edges_of_stored(results: ResultStore, n_genes: int, plan: RunPlan, qcut: fl
         yield from dask.compute(*tasks[start : start + at_a_time])
 
 
-def _edges_of_expression(
-    results: ResultStore, counts: Counts, plan: RunPlan, client: Client, qcut: float
-) -> Iterator[pa.RecordBatch]:
-    """Yield the edges panel by panel; the workers hold those of later panels until it is their turn."""
+def _edges_of_expression(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float) -> Iterator[pa.RecordBatch]:
+    """Yield the edges panel by panel; the tasks have written them to files, so that no worker holds them."""
     expression, covariates, _ = stored_expression(results, counts)
-    found = network(expression, covariates, qcut, plan=plan.tiles(*expression.shape))
-    panels = client.compute(list(found.edges))
-    while panels:
-        panel = panels.pop(0)  # let go of, so that the worker can, too
-        edges = panel.result()
-        yield edge_batch(edges.row, edges.column, edges.r, edges.p_value, edges.q_value)
-        del panel, edges
+    folder = results.work_folder("edge-panels")
+    panels = edge_panels(
+        expression,
+        covariates,
+        qcut,
+        plan=plan.tiles(*expression.shape),
+        collect=partial(save_edges, folder=str(folder)),
+    )
+    dask.compute(*panels)
+    yield from saved_edges(folder, len(panels))

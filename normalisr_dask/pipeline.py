@@ -365,7 +365,7 @@ class Run:
 
     def _edges(self) -> dict[str, Any]:
         qcut = self.settings.qcut
-        n_edges = store_network(self.results, self._counts(), self.plan, self.client, qcut)
+        n_edges = store_network(self.results, self._counts(), self.plan, qcut)
         return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, "qcut": qcut}
 
 

@@ -73,10 +73,15 @@ class Tiles:
             )
         return Tiles(self.sides, tuple(rows))
 
-    def panel(self, row: int, transpose: Kernel = np.transpose) -> da.Array:
-        """Return a whole row of tiles; those below the diagonal are mirror images, made by ``transpose``."""
-        below = [_mirrored(self.rows[column].blocks[0, row - column], transpose) for column in range(row)]
+    def panel(self, row: int) -> da.Array:
+        """Return a whole row of tiles; those below the diagonal are mirror images."""
+        below = [self.rows[column].blocks[0, row - column].T for column in range(row)]
         return da.concatenate([*below, self.rows[row]], axis=1)
+
+    def above(self, row: int) -> da.Array | None:
+        """Return the tiles above the diagonal in a column of tiles, of which a row's other tiles are mirror images."""
+        tiles = [self.rows[other].blocks[0, row - other] for other in range(row)]
+        return da.concatenate(tiles) if tiles else None
 
     def array(self) -> da.Array:
         """Return the whole symmetric matrix."""
@@ -294,10 +299,6 @@ def _added(parts: Any, axis: Any, *, keepdims: bool = True) -> Any:
 
 def _multiplied(left: Any, right: Any, *, kernel: Kernel) -> Any:
     return kernel(left, right)[..., None]
-
-
-def _mirrored(tile: da.Array, transpose: Kernel) -> da.Array:
-    return da.blockwise(transpose, ("j", "i"), tile, ("i", "j"), dtype=tile.dtype, meta=tile._meta)
 
 
 def _call(

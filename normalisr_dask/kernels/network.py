@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 #: In place of the P-value of a gene with itself.
 NO_TEST = 2.0
+#: Candidates whose Q-values are found at a time, of whole rows: their temporaries take some 100 bytes each.
+PIECE_VALUES = 1 << 20
 
 
 class Edges(NamedTuple):
@@ -200,6 +202,22 @@ def tile_candidates(
 def transpose(tile: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Return the mirror image of a tile of candidates, CSR with sorted columns."""
     return tile.T.tocsr()
+
+
+def edges_in_pieces(panel: scipy.sparse.csr_array, *, first_row: int, degrees: Floats, qcut: float) -> Iterator[Edges]:
+    """Yield what :func:`edges_of_candidates` returns, some rows at a time; rows are positions in the matrix."""
+    start = 0
+    while start < panel.shape[0]:
+        stop = max(start + 1, int(np.searchsorted(panel.indptr, panel.indptr[start] + PIECE_VALUES)) - 1)
+        found = edges_of_candidates(panel[start:stop], first_row=first_row + start, degrees=degrees, qcut=qcut)
+        yield found._replace(row=found.row + first_row + start)
+        start = stop
+
+
+def joined(row: int, pieces: Iterator[Edges]) -> Edges:
+    """Return the pieces of a panel as one."""
+    del row
+    return Edges(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
 def edges_of_candidates(panel: scipy.sparse.csr_array, *, first_row: int, degrees: Floats, qcut: float) -> Edges:

@@ -1,5 +1,6 @@
 """Networks of co-expressed genes: significant pairs of a matrix of P-values, or straight from expression."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -134,27 +135,8 @@ def network(
     kept, 12 bytes each: others cannot be edges. They wait until those of the whole row are there. So memory grows with
     the edges and not with genes², and the edges are those of ``binnet`` to the last bit.
     """
-    check_qcut(qcut)
-    found = correlations(dt, dc, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
-    sides = found.tiles.sides
-    candidates = found.tiles.map(
-        kernels.tile_candidates, found.by_gene, meta=scipy.sparse.csr_array((0, 0), dtype=np.float64), qcut=qcut
-    )
-    degrees = found.degrees.rechunk(-1)
-    panels = [
-        da.blockwise(
-            partial(_edges, row=row, sides=sides, qcut=qcut),
-            ("panel",),
-            candidates.panel(row, transpose=kernels.transpose),
-            ("panel", "columns"),
-            degrees,
-            ("genes",),
-            dtype=np.int64,
-            meta=np.empty(0, dtype=np.int64),
-            token="edges",
-        )
-        for row in range(len(sides))
-    ]
+    panels = edge_panels(dt, dc, qcut, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
+    sides = [len(panel) for panel in panels]
     counts = [
         panel.map_blocks(partial(_degree, first=first, side=side), dtype=np.int64, meta=np.empty(0, dtype=np.int64))
         for panel, first, side in zip(panels, np.cumsum((0, *sides)).tolist(), sides, strict=False)
@@ -163,6 +145,54 @@ def network(
         tuple(panel.to_delayed(optimize_graph=False)[0] for panel in panels),
         da.concatenate(counts) if counts else da.zeros(0, dtype=np.int64),
     )
+
+
+def edge_panels(
+    dt,
+    dc,
+    qcut: float,
+    bs: int = 0,
+    *,
+    dimreduce=0,
+    dtype=np.float64,
+    plan: TilePlan | None = None,
+    collect: Callable[[int, Iterator[kernels.Edges]], Any] = kernels.joined,
+) -> list[da.Array]:
+    """Return one task for every row of tiles, as an array of one block: what ``collect`` makes of its edges; lazy.
+
+    Parameters
+    ----------
+    dt, dc, qcut, bs, dimreduce, dtype, plan
+        As for :func:`network`.
+    collect
+        ``collect(number of the row of tiles, edges in pieces)``, called in the task. The rows of the edges are
+        positions of genes.
+    """
+    check_qcut(qcut)
+    found = correlations(dt, dc, bs, dimreduce=dimreduce, dtype=dtype, plan=plan)
+    sides = found.tiles.sides
+    candidates = found.tiles.map(
+        kernels.tile_candidates, found.by_gene, meta=scipy.sparse.csr_array((0, 0), dtype=np.float64), qcut=qcut
+    )
+    degrees = found.degrees.rechunk(-1)
+    panels = []
+    for row, tiles in enumerate(candidates.rows):
+        above = candidates.above(row)
+        panels.append(
+            da.blockwise(
+                partial(_edges, row=row, first=sum(sides[:row]), qcut=qcut, collect=collect),
+                ("panel",),
+                tiles,
+                ("panel", "columns"),
+                degrees,
+                ("genes",),
+                *(() if above is None else (above, ("above", "panel"))),
+                dtype=np.int64,
+                meta=np.empty(0, dtype=np.int64),
+                token="edges",
+            )
+        )
+    return panels
 
 
 def degree(net) -> da.Array:
@@ -193,12 +223,20 @@ def check_qcut(qcut: float) -> None:
         raise ValueError(msg)
 
 
-def _edges(tiles: list[Any], degrees: list[Any], *, row: int, sides: tuple[int, ...], qcut: float) -> kernels.Edges:
-    """Return the edges of a row of tiles of candidates."""
-    first = sum(sides[:row])
-    panel = scipy.sparse.hstack(tiles, format="csr")
-    found = kernels.edges_of_candidates(panel, first_row=first, degrees=degrees[0], qcut=qcut)
-    return found._replace(row=found.row + first)
+def _edges(
+    tiles: list[Any],
+    degrees: list[Any],
+    above: list[Any] | None = None,
+    *,
+    row: int,
+    first: int,
+    qcut: float,
+    collect: Callable[[int, Iterator[kernels.Edges]], Any],
+) -> Any:
+    """Collect the edges of a row of tiles of candidates; those below the diagonal are given as their mirror images."""
+    mirrored = [kernels.transpose(tile) for tile in above or ()]
+    panel = scipy.sparse.hstack([*mirrored, *tiles], format="csr")
+    return collect(row, kernels.edges_in_pieces(panel, first_row=first, degrees=degrees[0], qcut=qcut))
 
 
 def _degree(edges: kernels.Edges, *, first: int, side: int) -> Any:

@@ -112,6 +112,13 @@ class ResultStore:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""
         return da.from_zarr(zarr.open_array(self.path / stage / name, mode="r"))
 
+    def work_folder(self, name: str) -> Path:
+        """Return an empty folder for what is not yet results; the next run clears what is left of it."""
+        folder = self._work(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
     def _work(self, stage: str) -> Path:
         return self.output / WORK / stage
 

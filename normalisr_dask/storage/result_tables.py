@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,22 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.network import candidates_of_tile, significant_candidates
+from normalisr_dask.kernels.network import Edges, candidates_of_tile, significant_candidates
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
 #: float64 values of one array that are held at a time.
 BLOCK_VALUES = 4 << 20
+#: Edges before genes have their names: positions.
+EDGE_SCHEMA = pa.schema(
+    [
+        ("gene", pa.int32()),
+        ("gene_2", pa.int32()),
+        ("r", pa.float64()),
+        ("pvalue", pa.float64()),
+        ("qvalue", pa.float64()),
+    ]
+)
 
 
 def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] | None = None) -> NDArray[np.int64]:
@@ -117,14 +128,48 @@ def edge_batch(
 ) -> pa.RecordBatch:
     """Return edges as a batch: gene, gene_2 (int32 positions), r, pvalue, qvalue."""
     return pa.record_batch(
-        {
-            "gene": pa.array(row, pa.int32()),
-            "gene_2": pa.array(column, pa.int32()),
-            "r": pa.array(r),
-            "pvalue": pa.array(p_value),
-            "qvalue": pa.array(q_value),
-        }
+        [
+            pa.array(values, field.type)
+            for values, field in zip((row, column, r, p_value, q_value), EDGE_SCHEMA, strict=True)
+        ],
+        schema=EDGE_SCHEMA,
     )
+
+
+def save_edges(row: int, pieces: Iterator[Edges], *, folder: str) -> int:
+    """Write the edges of a panel to a file of their own, and return their number; a task calls it.
+
+    Parameters
+    ----------
+    row
+        Number of the panel.
+    pieces
+        Its edges.
+    folder
+        Where the files of all panels are.
+    """
+    n_edges = 0
+    draft = Path(folder) / f"{row}.{uuid4().hex}"
+    with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, EDGE_SCHEMA) as writer:
+        for edges in pieces:
+            writer.write_batch(edge_batch(edges.row, edges.column, edges.r, edges.p_value, edges.q_value))
+            n_edges += edges.row.size
+    draft.replace(_panel_path(folder, row))
+    return n_edges
+
+
+def saved_edges(folder: str | Path, n_panels: int) -> Iterator[pa.RecordBatch]:
+    """Yield the edges that :func:`save_edges` has written of panels 0 to ``n_panels``, and remove the files."""
+    for row in range(n_panels):
+        path = _panel_path(folder, row)
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        path.unlink()
+
+
+def _panel_path(folder: str | Path, row: int) -> Path:
+    return Path(folder) / f"{row}.arrow"
 
 
 def write_edges(

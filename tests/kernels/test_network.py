@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
@@ -47,6 +48,22 @@ def test_candidates_are_the_pairs_below_the_cut(is_diagonal):
     np.testing.assert_array_equal(found.toarray(), correlation - np.eye(3) if is_diagonal else correlation)
     assert found.nnz == (4 if is_diagonal else 7)
     np.testing.assert_array_equal(network.transpose(found).toarray(), found.toarray().T)
+
+
+def test_pieces_make_the_whole(monkeypatch):
+    random = np.random.default_rng(1)
+    correlation = random.uniform(0, 0.6, size=(7, 40)) * (random.random((7, 40)) < 0.4)
+    correlation[2] = 0
+    panel = scipy.sparse.csr_array(correlation)
+    degrees = np.full(40, 30.0)
+    whole = network.edges_of_candidates(panel, first_row=5, degrees=degrees, qcut=0.3)
+    for size in (1, 20, 10**6):
+        monkeypatch.setattr(network, "PIECE_VALUES", size)
+        found = network.joined(0, network.edges_in_pieces(panel, first_row=5, degrees=degrees, qcut=0.3))
+        np.testing.assert_array_equal(found.row, whole.row + 5)
+        for name in ("column", "r", "p_value", "q_value"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert whole.row.size
 
 
 @pytest.mark.parametrize("value", [np.nan, -1e-9, 1.0001])
