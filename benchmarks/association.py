@@ -31,7 +31,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,63 +41,24 @@ import psutil
 import scipy.io
 import scipy.sparse
 import scipy.special
+from association_de import DE_DATA, DE_LINES
+from comparison import EXACT_P, N_CORES, OURS, P_TOLERANCE, TOLERANCE, Arrays, Line, log_p_difference, published
 
 import normalisr_dask as nd
 from normalisr_dask.testing import simulate_counts
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its docstrings hold invalid escape sequences
-    import normalisr.normalisr as published
-
-N_CORES = 2
 SAMPLE_SECONDS = 0.05
 MEGABYTE = 1e6
 TOUCHED_BYTES = 3 << 30
-OURS = "normalisr-dask"
-#: Relative difference of log P, and of other results to their largest value, that counts as none.
-P_TOLERANCE, TOLERANCE = 1e-6, 1e-8
-#: normalisr's P-values below the first are not exact, nor is the logarithm of those above the second.
-EXACT_P = (1e-290, 0.998)
 #: Q-value of the network.
 QCUT = 0.05
 
-Arrays = dict[str, np.ndarray]
-Program = Callable[[Arrays], Arrays]
+# ---- data: every function may write files to a folder, and returns the arrays of the tiny and of the whole set
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of the table.
-
-    Attributes
-    ----------
-    data
-        Key of DATA.
-    against
-        The other program, as it is called in the output.
-    programs
-        What this package and the other do, by name.
-    compare
-        Largest difference over its tolerance, from the data, the other's results and ours.
-    goal
-        Least ratio of times, the other's over ours.
-    blas_threads
-        BLAS threads of the other program.
-    """
-
-    data: str
-    against: str
-    programs: dict[str, Program]
-    compare: Callable[[Arrays, Arrays, Arrays], float]
-    goal: float
-    blas_threads: int = 1
-
-
-# ---- data: every function returns the arrays of the tiny and of the whole set
-
-
-def simulated_expression() -> tuple[Arrays, Arrays]:
+def simulated_expression(folder: Path) -> tuple[Arrays, Arrays]:
     """Normal expression of 6,300 genes in modules of 30, 10,000 cells, and four covariates."""
+    del folder
 
     def draw(n_genes: int, n_cells: int) -> Arrays:
         random = np.random.default_rng(0)
@@ -113,13 +73,14 @@ def simulated_expression() -> tuple[Arrays, Arrays]:
     return draw(60, 80), draw(6_300, 10_000)
 
 
-def pbmc3k_expression() -> tuple[Arrays, Arrays]:
+def pbmc3k_expression(folder: Path) -> tuple[Arrays, Arrays]:
     """Normalised expression and covariates of pbmc3k, by normalisr."""
-    folder = os.environ.get("NORMALISR_DASK_TEST_DATA")
-    if not folder:
+    del folder
+    real_data = os.environ.get("NORMALISR_DASK_TEST_DATA")
+    if not real_data:
         msg = "expected a folder with the real data in NORMALISR_DASK_TEST_DATA, found none; or choose other --lines"
         raise SystemExit(msg)
-    with tarfile.open(Path(folder) / "pbmc3k_filtered_gene_bc_matrices.tar.gz") as archive:
+    with tarfile.open(Path(real_data) / "pbmc3k_filtered_gene_bc_matrices.tar.gz") as archive:
         member = archive.extractfile("filtered_gene_bc_matrices/hg19/matrix.mtx")
         reads = scipy.sparse.csc_array(scipy.io.mmread(io.BytesIO(member.read() if member else b"")))
     genes, cells = nd.qc_reads(reads, 0, 50, 0.02, 500, 100, 0)
@@ -136,7 +97,7 @@ def published_expression(counts: scipy.sparse.csc_array) -> Arrays:
     return {"expression": expression, "covariates": covariates}
 
 
-DATA: dict[str, Callable[[], tuple[Arrays, Arrays]]] = {
+DATA: dict[str, Callable[[Path], tuple[Arrays, Arrays]]] = DE_DATA | {
     "simulated expression": simulated_expression,
     "pbmc3k expression": pbmc3k_expression,
 }
@@ -211,14 +172,6 @@ def same_correlations_float32(data: Arrays, theirs: Arrays, ours: Arrays) -> flo
     return same_correlations(data, theirs, ours, tolerance=1e-6, p_tolerance=1e-4, nearly_one=0.1)
 
 
-def log_p_difference(theirs: np.ndarray, ours: np.ndarray, nearly_one: float = EXACT_P[1]) -> float:
-    """Return the largest relative difference of logarithms where theirs are exact, of P-values elsewhere."""
-    exact = (theirs >= EXACT_P[0]) & (theirs <= nearly_one)
-    logarithms = np.log(theirs[exact])
-    relative = np.abs((np.log(np.maximum(ours[exact], np.finfo(float).tiny)) - logarithms) / logarithms)
-    return float(max(relative.max(initial=0), np.abs(ours - theirs)[~exact].max(initial=0)))
-
-
 LINES = {
     "coex-binnet-pbmc3k": Line(
         "pbmc3k expression", "normalisr", {OURS: our_network, "normalisr": published_network}, same_network, goal=8.0
@@ -239,7 +192,7 @@ LINES = {
         goal=1 / 0.9,
         blas_threads=N_CORES,
     ),
-}
+} | DE_LINES
 
 
 # ---- measuring
@@ -338,7 +291,8 @@ def benchmark(name: str, folder: Path, repeats: int) -> dict[str, Any]:
         "peak_megabytes": {program: run["peak_megabytes"] for program, run in first.items()},
         "ratio": ratio,
         "goal": line.goal,
-        "passes": ratio >= line.goal,
+        "megabytes": line.megabytes,
+        "passes": ratio >= line.goal and first[OURS]["peak_megabytes"] <= (line.megabytes or np.inf),
     }
 
 
@@ -373,7 +327,7 @@ def main() -> None:
         for name in arguments.lines:
             folder = Path(scratch) / LINES[name].data.replace(" ", "-")
             if not folder.exists():
-                for size, arrays in zip(("tiny", "whole"), DATA[LINES[name].data](), strict=True):
+                for size, arrays in zip(("tiny", "whole"), DATA[LINES[name].data](folder), strict=True):
                     write_arrays(folder / size, arrays)
             records.append(benchmark(name, folder, arguments.repeats))
             show(records[-1])
