@@ -93,3 +93,4 @@ def _edges_of_expression(results: ResultStore, counts: Counts, plan: RunPlan, qc
     )
     dask.compute(*panels)
     yield from saved_edges(folder, len(panels))
+    folder.rmdir()

@@ -19,7 +19,7 @@ Positions = NDArray[np.int64]
 #: In place of the P-value of a gene with itself.
 NO_TEST = 2.0
 #: Candidates whose Q-values are found at a time, of whole rows: their temporaries take some 100 bytes each.
-PIECE_VALUES = 1 << 20
+PIECE_VALUES = 1 << 18
 
 
 class Edges(NamedTuple):

@@ -187,6 +187,7 @@ def edge_panels(
                 degrees,
                 ("genes",),
                 *(() if above is None else (above, ("above", "panel"))),
+                align_arrays=False,
                 dtype=np.int64,
                 meta=np.empty(0, dtype=np.int64),
                 token="edges",

@@ -179,6 +179,7 @@ def test_building_networks_computes_nothing():
     with raise_if_computes():
         nd.degree(nd.binnet(nd.coex(lazy, COVARIATES).pvalue, 0.1))
         nd.network(lazy, COVARIATES, 0.1)
+        nd.network(da.ones((100, N_CELLS)), COVARIATES, 0.1, 2)  # many tiles, and no warning of Dask's
 
 
 def test_degree_of_a_lazy_network(p_values):
