@@ -25,7 +25,7 @@ from normalisr_dask.kernels.scaling import scale_between
 from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, watched
-from normalisr_dask.run_inputs import RunInputs, fingerprints, read_inputs
+from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
@@ -79,9 +79,12 @@ def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_
     FileNotFoundError
         If the store or a table does not exist.
     ValueError
-        If an input does not fit the store, or a task would not fit into the memory limit.
+        If an input does not fit the store, a task would not fit into the memory limit, or the output folder holds
+        another run.
     """
-    return _plan(settings, read_inputs(settings), memory_limit, workers, threads_per_worker)
+    inputs = read_inputs(settings)
+    Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))  # refuses the folder of another run
+    return _plan(settings, inputs, memory_limit, workers, threads_per_worker)
 
 
 def _plan(
@@ -227,6 +230,13 @@ class Run:
         genes, cells = qc_reads(counts.matrix, *self.settings.qc_bounds)
         gene_kept, cell_kept = (_mask(kept, size) for kept, size in zip((genes, cells), counts.shape, strict=True))
         by_gene, by_cell = dask.compute(*count_sums(counts.matrix, gene_kept, cell_kept))
+        without_counts = counts.cells[cell_kept & (by_cell[0] == 0)]
+        if without_counts.size:
+            msg = (
+                f"{without_counts.size:,} cells have no counts, the first {without_counts[0]!r}, and so no log-CPM; "
+                "leave them out with --min-cell-reads 1 or more"
+            )
+            raise ValueError(msg)
         self.results.write(
             "qc",
             {"gene": counts.genes, "cell": counts.cells},
@@ -249,8 +259,9 @@ class Run:
         counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
         offset = _implicit(log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm)).cell_offset.compute()
         of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
-        names, given = self._varying_covariates(cell_kept)
-        covariates = normcov(np.vstack([given, of_log_cpm])).compute()
+        names, values = self._varying_covariates(cell_kept, of_log_cpm)
+        covariates = normcov(values).compute()
+        check_enough_cells(covariates, names)
         expression = with_form(log_cpm_of(counts, offset))
         weights = compute_var(expression, covariates).compute()
         kept = qc_outlier(weights)
@@ -264,7 +275,7 @@ class Run:
             {
                 "gene": counts.genes,
                 "cell": counts.cells,
-                "covariate": np.array([*names, *COVARIATES_OF_LOG_CPM, CONSTANT]),
+                "covariate": np.array([*names, CONSTANT]),
             },
             {
                 "log_cpm_offset": offset,
@@ -288,13 +299,18 @@ class Run:
         )
         n_genes, n_cells = gene_sums.shape[0], cell_sums.shape[1]
         covariates = summary_covariates(cell_sums, cell_index=np.flatnonzero(cell_kept), n_genes=n_genes)
+        if (gene_sums[:, 1] == n_cells).all():  # the scaling of a gene without zeros is 0, whatever that of others is
+            return covariates, np.zeros(n_genes)
         return covariates, scale_between(gene_sums, varname="nt0mean", bounds=(0.0, "max"), n_cells=n_cells)
 
-    def _varying_covariates(self, cell_kept: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.float64]]:
-        """Return the given covariates of the kept cells, without those that quality control left with one value."""
-        values = self.inputs.covariates[:, cell_kept]
+    def _varying_covariates(
+        self, cell_kept: NDArray[np.bool_], of_log_cpm: NDArray[np.float64]
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Return names and values of the covariates of the kept cells, without those that have one value in all."""
+        names = [*self.inputs.covariate_names, *COVARIATES_OF_LOG_CPM]
+        values = np.vstack([self.inputs.covariates[:, cell_kept], of_log_cpm])
         varies = values.min(axis=1, initial=np.inf) < values.max(axis=1, initial=-np.inf)
-        return [name for name, keep in zip(self.inputs.covariate_names, varies, strict=True) if keep], values[varies]
+        return [name for name, keep in zip(names, varies, strict=True) if keep], values[varies]
 
     # ---- tests
 

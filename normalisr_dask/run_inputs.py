@@ -121,6 +121,25 @@ def _column(store: CountStore, name: str, option: str) -> pd.Series:
     return obs[name]
 
 
+def check_enough_cells(covariates: NDArray[np.float64], names: list[str]) -> None:
+    """Refuse covariates (q, cells), the constant one last, that leave no degree of freedom for a test.
+
+    Raises
+    ------
+    ValueError
+        With the numbers of cells and covariates, and the covariates' names.
+    """
+    n_cells = covariates.shape[1]
+    rank = int(np.linalg.matrix_rank(covariates[:, : len(covariates) + 2]))  # more cells are enough for any rank
+    if n_cells <= rank + 1:
+        msg = (
+            f"expected more cells after quality control than {rank + 1}, for covariates of rank {rank} "
+            f"({', '.join(names)} and the constant) and a grouping or gene, found {n_cells:,}; "
+            "lower the bounds of quality control, or give fewer covariates"
+        )
+        raise ValueError(msg)
+
+
 def fingerprints(settings: RunSettings) -> dict[str, Any]:
     """Return by what a later run knows its inputs again."""
     files = {

@@ -67,7 +67,14 @@ class Manifest:
 
     @classmethod
     def begin(cls, output: str | Path, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> "Manifest":
-        """Open the folder of a run: a new one, or one that the same run has begun.
+        """Open the folder of a run and write what the run is; arguments and errors of :meth:`of_run`."""
+        manifest = cls.of_run(output, settings, inputs)
+        manifest.write()
+        return manifest
+
+    @classmethod
+    def of_run(cls, output: str | Path, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> "Manifest":
+        """Return the manifest of a folder, a new one or one that the same run has begun; writes nothing.
 
         Raises
         ------
@@ -91,7 +98,6 @@ class Manifest:
             "settings": settings,
             "inputs": inputs,
         }
-        manifest.write()
         return manifest
 
     def is_done(self, stage: str) -> bool:
