@@ -186,7 +186,7 @@ class TestErrors:
         ("options", "message"),
         [
             (["--memory-limit", "much"], "'much' is no amount of memory: write a number and a unit"),
-            (["--memory-limit", "1MB"], "memory_limit is 1,000,000 bytes a worker"),
+            (["--memory-limit", "1MB"], "memory-limit is 1,000,000 bytes a worker"),
             (["--scheduler", "localhost"], "'localhost' is no scheduler address"),
             (["--scheduler", "tcp://localhost:1", "--workers", "3"], "workers: only for a local cluster"),
             (["--tls-ca", "ca.pem"], "give --tls-ca and --tls-cert"),

@@ -298,7 +298,7 @@ def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite
             msg = f"{path} exists and is not a store; choose another path or remove it yourself"
             raise FileExistsError(msg)
         if not overwrite:
-            msg = f"there is already a store at {path}; choose another path or ask to overwrite it"
+            msg = f"there is already a store at {path}; choose another path or overwrite it (--overwrite)"
             raise FileExistsError(msg)
     if not path.parent.is_dir():
         msg = f"the folder {path.parent} for the store {path.name} does not exist"

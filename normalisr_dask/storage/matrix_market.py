@@ -89,7 +89,7 @@ class MatrixMarketSource:
         if n_genes != n_cells and (len(self.var), len(self.obs)) == (n_cells, n_genes):
             msg = (
                 f"{path} has {header.n_rows} rows and {header.n_columns} columns, but there are {len(self.var)} genes"
-                f" and {len(self.obs)} cells; use transpose={not transpose}"
+                f" and {len(self.obs)} cells; {'leave out' if transpose else 'give'} --transpose"
             )
             raise ValueError(msg)
         check_length(genes_path, self.var, n_genes, path, "genes")

@@ -105,7 +105,7 @@ def test_a_store_is_replaced_only_when_asked_and_finished(tmp_path):
     with writer_of(path) as writer:
         append(writer, 10, 1)
         writer.finalise()
-    with pytest.raises(FileExistsError, match=r"already a store at .*; choose another path or ask to overwrite it"):
+    with pytest.raises(FileExistsError, match=r"already a store at .*; choose another path or overwrite it"):
         writer_of(path)
     with writer_of(path, overwrite=True) as writer:
         append(writer, 10, 2)

@@ -137,7 +137,7 @@ BAD_HEADERS = [
     (HEADER + "%\n", "is truncated: it ends before its size line"),
     (GOOD.replace("3 2 3", "4 2 3"), "genes.tsv names 3 genes, but .*matrix.mtx has 4"),
     (GOOD.replace("3 2 3", "3 5 3"), "barcodes.tsv names 2 cells, but .*matrix.mtx has 5"),
-    (GOOD.replace("3 2 3", "2 3 3"), "2 rows and 3 columns, but there are 3 genes and 2 cells; use transpose=True"),
+    (GOOD.replace("3 2 3", "2 3 3"), "2 rows and 3 columns, but there are 3 genes and 2 cells; give --transpose"),
 ]
 
 
