@@ -5,6 +5,7 @@ loopback interface only and is gone when the ``with`` block ends. In every case 
 are held to one thread, since chunks are the only parallelism.
 """
 
+import asyncio
 import gc
 import json
 import logging
@@ -24,7 +25,10 @@ import dask
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
+from distributed.comm import CommClosedError
+from distributed.core import rpc
 from distributed.system import memory_limit as machine_memory
+from distributed.utils import LoopRunner, import_term
 from threadpoolctl import threadpool_limits
 
 from normalisr_dask.kernels.association import UntestableGroupingWarning
@@ -115,7 +119,7 @@ class ClusterSettings:
         if self.workers is not None:
             check_count(self.workers, "workers", minimum=1)
         if self.memory_limit is not None and self.memory_limit < _SMALLEST_MEMORY_LIMIT:
-            msg = f"memory_limit is {self.memory_limit:,} bytes a worker, less than Python takes; give 500MB or more"
+            msg = f"--memory-limit is {self.memory_limit:,} bytes a worker, less than Python takes; give 500MB or more"
             raise ValueError(msg)
         if self.scheduler is not None and self.scheduler_file is not None:
             msg = "give either the scheduler's address or its scheduler file, not both"
@@ -214,7 +218,7 @@ def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
     ValueError
         If the scheduler file is not one.
     ConnectionError
-        If the scheduler does not answer in time, has no workers, or these cannot import this package.
+        If no scheduler answers in time, something else answers, or it has no workers that can import this package.
     """
     return _local_client(settings) if settings.is_local else _client_of_running_scheduler(settings)
 
@@ -333,14 +337,48 @@ def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
 
 def _answering_client(address: str, settings: ClusterSettings) -> Client:
     """Connect, or say in one line what is wrong."""
+    security = _security(settings) or _configured_security(address)
     try:
-        return Client(address, timeout=settings.answer_seconds, security=_security(settings), set_as_default=True)
-    except (OSError, ValueError, TypeError) as error:
+        # Dask's client has no deadline for the first greeting, and leaves its thread behind where that fails
+        LoopRunner().run_sync(_greet_scheduler, address, security, settings.answer_seconds)
+    except Exception as error:  # bytes that are no greeting end in anything, even in a MemoryError
+        if isinstance(error, OSError) and not isinstance(error, CommClosedError):
+            raise _no_answer(address, settings.answer_seconds) from error
         msg = (
-            f"the Dask scheduler at {address} did not answer within {settings.answer_seconds:g} seconds; "
-            "check the address and that `dask scheduler` runs there"
+            f"no Dask scheduler answers at {address}: something else does, or it wants other encryption "
+            f"({_reason(error)}); check the address, its port (8786 by default; the dashboard has another) "
+            "and whether it starts with tcp:// or tls://"
         )
         raise ConnectionError(msg) from error
+    try:
+        return Client(address, timeout=settings.answer_seconds, security=security, set_as_default=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_answer(address, settings.answer_seconds) from error
+
+
+async def _greet_scheduler(address: str, security: Security, seconds: float) -> None:
+    """Ask what listens at the address who it is, with one deadline from the first byte to the last."""
+    arguments = security.get_connection_args("client")
+    async with asyncio.timeout(seconds), rpc(address, timeout=seconds, connection_args=arguments) as server:
+        identity = await server.identity()
+    if "workers" not in identity:
+        msg = f"it is a Dask {identity['type']}"
+        raise TypeError(msg)
+
+
+def _no_answer(address: str, seconds: float) -> ConnectionError:
+    """Say that nothing came, or nothing that Dask could read to its end."""
+    return ConnectionError(
+        f"the Dask scheduler at {address} did not answer within {seconds:g} seconds; "
+        "check the address and that `dask scheduler` runs there"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Tell why a greeting failed, unless that only tells how Dask misread it."""
+    if isinstance(error, CommClosedError | TypeError):
+        return str(error.__cause__ or error)
+    return "its answer is not in Dask's protocol"
 
 
 def _prepare_workers(client: Client, address: str, seconds: float) -> None:
@@ -378,6 +416,12 @@ def _address_in_file(path: Path, seconds: float) -> str:
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{path} is no scheduler file: expected the JSON that `dask scheduler --scheduler-file` writes"
         raise ValueError(msg) from error
+
+
+def _configured_security(address: str) -> Security:
+    """Take what Dask's own configuration says, as its client does."""
+    loader = dask.config.get("distributed.client.security-loader", None)
+    return (import_term(loader)({"address": address}) if loader else None) or Security()
 
 
 def _security(settings: ClusterSettings) -> Security | None:

@@ -4,11 +4,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, BaseServer, ThreadingTCPServer
 
 import numpy as np
 import psutil
@@ -164,6 +169,38 @@ def scheduler_command(scheduler_file: Path) -> list[str]:
     return dask_command("scheduler", *places, "--scheduler-file", str(scheduler_file))
 
 
+class SilentHandler(SimpleHTTPRequestHandler):
+    """Python's web server, without its log."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def assert_refused(address: str, message: str, seconds: float = 0.5) -> None:
+    """Hold a failing connection to its message, to its time and to leaving no thread."""
+    loops = {thread for thread in threading.enumerate() if thread.name == "IO loop"}
+    start = time.monotonic()
+    with (
+        pytest.raises(ConnectionError, match=message),
+        connect(ClusterSettings(scheduler=address, answer_seconds=seconds)),
+    ):
+        pass
+    assert time.monotonic() - start < seconds + 2
+    assert {thread for thread in threading.enumerate() if thread.name == "IO loop"} == loops
+
+
 class TestRunningScheduler:
     @pytest.mark.slow
     def test_it_is_found_by_its_file_and_by_its_address_and_stays(self, tmp_path):
@@ -205,6 +242,35 @@ class TestRunningScheduler:
             connect(ClusterSettings(scheduler="tcp://127.0.0.1:1", answer_seconds=0.5)),
         ):
             pass
+
+    def test_a_port_that_accepts_and_says_nothing_is_one_line_in_time(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+            assert_refused(address, f"the Dask scheduler at {address} did not answer within 0.5 seconds; check")
+
+    def test_a_web_server_is_one_line_in_time(self):
+        """It waits for the end of a line or complains of the one it got, as Dask's greeting happens to have one."""
+        with ThreadingHTTPServer(("127.0.0.1", 0), SilentHandler) as server, serving(server):
+            address = f"tcp://127.0.0.1:{server.server_port}"
+            assert_refused(
+                address, f"no Dask scheduler answers at {address}|{address} did not answer within 0.5 seconds"
+            )
+
+    @pytest.mark.parametrize(
+        "greeting", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b""]
+    )
+    def test_what_speaks_another_protocol_is_no_scheduler(self, greeting):
+        class Greeter(BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.sendall(greeting)
+
+        with ThreadingTCPServer(("127.0.0.1", 0), Greeter) as server, serving(server):
+            address = f"tcp://127.0.0.1:{server.server_address[1]}"
+            assert_refused(address, f"no Dask scheduler answers at {address}: something else does")
+
+    def test_a_worker_is_no_scheduler(self, client):
+        address = next(iter(client.nthreads()))
+        assert_refused(address, rf"no Dask scheduler answers at {address}: .* \(it is a Dask Worker\)", seconds=5)
 
     @pytest.mark.slow
     def test_a_scheduler_without_workers_is_one_line(self, tmp_path):
@@ -279,7 +345,7 @@ def test_sizes_that_cannot_work_are_refused():
         ClusterSettings(workers=0)
     with pytest.raises(ValueError, match="threads_per_worker must be at least 1, not -1"):
         ClusterSettings(threads_per_worker=-1)
-    with pytest.raises(ValueError, match="memory_limit is 1,000 bytes a worker"):
+    with pytest.raises(ValueError, match="memory-limit is 1,000 bytes a worker"):
         ClusterSettings(memory_limit=1000)
 
 
