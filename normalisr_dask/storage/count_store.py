@@ -4,6 +4,8 @@ Tasks carry a path and open the store themselves; nothing here keeps matrix data
 """
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,23 +55,36 @@ class CountStore:
 
     def genes(self) -> np.ndarray:
         """Names of the genes, length n_genes."""
-        return _read_names(_open_group(self.path)["var"])
+        return self._names("var")
 
     def cells(self) -> np.ndarray:
         """Names of the cells, length n_cells."""
-        return _read_names(_open_group(self.path)["obs"])
+        return self._names("obs")
 
     def obs(self) -> pd.DataFrame:
         """Table of the cells, indexed by their names."""
-        return read_elem(_open_group(self.path)["obs"])
+        return self._table("obs")
 
     def var(self) -> pd.DataFrame:
         """Table of the genes, indexed by their names."""
-        return read_elem(_open_group(self.path)["var"])
+        return self._table("var")
 
     def row_offsets(self) -> np.ndarray:
         """Where each cell's entries begin, int64, length n_cells + 1."""
-        return np.asarray(_open_group(self.path)["X/indptr"][:], dtype=np.int64)
+        matrix = _member(self.path, _open_group(self.path), "X")
+        return _read_offsets(self.path, matrix, slice(None))
+
+    def _names(self, table: str) -> np.ndarray:
+        """Index of a stored table, as an array of str objects."""
+        group = _member(self.path, _open_group(self.path), table)
+        with _reading(self.path, f"the index of {table}"):
+            return np.asarray(read_elem(group[group.attrs["_index"]]), dtype=object)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        """Return a stored table."""
+        group = _member(self.path, _open_group(self.path), name)
+        with _reading(self.path, name):
+            return read_elem(group)
 
 
 def open_count_store(path: str | Path) -> CountStore:
@@ -91,24 +106,29 @@ def open_count_store(path: str | Path) -> CountStore:
         If there is nothing at `path`.
     ValueError
         If it is no AnnData-Zarr store, half-written, of another format version, not CSR, or without integer counts.
+        If it is damaged: metadata cannot be read, parts do not fit together, or files of X or of the names are missing,
+        which Zarr would read as zeros.
 
     Notes
     -----
-    A store of ours is opened from its metadata alone. In any other, the stored values are read once, a few million at
-    a time, to check them and to find their sum and maximum.
+    A store of ours is opened from its metadata and the list of its files (at a URL, from its metadata alone). In any
+    other, the stored values are read once, a few million at a time, to check them and to find their sum and maximum.
     """
     root = _open_group(path)
+    ours = METADATA_KEY in root.attrs
     metadata = root.attrs.get(METADATA_KEY)
-    if metadata is not None:
+    if ours:
         _check_metadata(path, metadata)
     _check_layout(path, root)
 
     matrix = root["X"]
-    n_cells, n_genes = (int(length) for length in matrix.attrs["shape"])
-    data = matrix["data"]
+    n_cells, n_genes = _shape(path, matrix)
+    data = _member(path, matrix, "data")
+    if "://" not in str(path):
+        _check_files(path, root, n_genes)
     _check_lengths(path, root, (n_cells, n_genes))
-    if metadata is not None:
-        total_count, largest_count = int(metadata["total_count"]), int(metadata["largest_count"])
+    if ours:
+        total_count, largest_count = metadata["total_count"], metadata["largest_count"]
     else:
         total_count, largest_count = _scan_counts(path, data)
     return CountStore(
@@ -140,25 +160,25 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
     Raises
     ------
     ValueError
-        If the cells are not in the store, or their values are no counts.
+        If the cells are not in the store, their values are no counts, or the store is damaged where they lie.
 
     Notes
     -----
     Opens the store itself and reads only the chunks that hold these cells, so that a task carries nothing but a path.
     """
     root = _open_group(path)
-    matrix = root["X"]
-    n_cells, n_genes = (int(length) for length in matrix.attrs["shape"])
+    matrix = _member(path, root, "X")
+    n_cells, n_genes = _shape(path, matrix)
     start, stop = operator.index(start), operator.index(stop)
     if not 0 <= start <= stop <= n_cells:
         msg = f"cells {start} to {stop} were asked for, but {path} has cells 0 to {n_cells}"
         raise ValueError(msg)
 
-    offsets = np.asarray(matrix["indptr"][start : stop + 1], dtype=np.int64)
-    first, last = int(offsets[0]), int(offsets[-1])
-    indices = np.asarray(matrix["indices"][first:last])
-    counts = as_counts(np.asarray(matrix["data"][first:last]), path=path)
-    block = sparse.csr_array((counts, indices, offsets - first), shape=(stop - start, n_genes))
+    offsets = _read_offsets(path, matrix, slice(start, stop + 1))
+    entries = slice(int(offsets[0]), int(offsets[-1]))
+    indices = _read_values(path, _member(path, matrix, "indices"), entries)
+    counts = as_counts(_read_values(path, _member(path, matrix, "data"), entries), path=path)
+    block = sparse.csr_array((counts, indices, offsets - offsets[0]), shape=(stop - start, n_genes))
     if METADATA_KEY in root.attrs:
         block.has_canonical_format = True  # the writer saw to it, so save scipy the pass over the indices
     else:
@@ -214,11 +234,54 @@ def _open_group(path: str | Path) -> ZarrGroup:
         if not is_store(path):
             msg = f"{path} is not a Zarr store; {WAY_OUT}"
             raise ValueError(msg)
-    return zarr.open_group(str(path), mode="r", use_consolidated=False)
+    with _reading(path, "its metadata"):
+        return zarr.open_group(str(path), mode="r", use_consolidated=False)
 
 
-def _check_metadata(path: str | Path, metadata: dict[str, Any]) -> None:
-    """Refuse a store of ours that is of another version or was not finished."""
+def _damaged(path: str | Path, what: str) -> ValueError:
+    """Error that says what is wrong with a store, and the way out."""
+    return ValueError(f"{path} is damaged or incompletely copied: {what}; copy it again, or ingest it again")
+
+
+@contextmanager
+def _reading(path: str | Path, what: str) -> Iterator[None]:
+    """Say of which store and part it is that Zarr or a codec finds no key, no JSON or no checksum."""
+    try:
+        yield
+    except KeyError as error:
+        raise _damaged(path, f"{what} is missing") from error
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{what} cannot be read ({error})") from error
+
+
+def _member(path: str | Path, group: ZarrGroup, name: str) -> Any:
+    """Return an array or a group of a group."""
+    with _reading(path, f"{group.path}/{name}".lstrip("/")):
+        return group[name]
+
+
+def _shape(path: str | Path, matrix: ZarrGroup) -> tuple[int, int]:
+    """Numbers of cells and genes."""
+    with _reading(path, "the shape of X"):
+        n_cells, n_genes = (int(length) for length in matrix.attrs["shape"])
+    return n_cells, n_genes
+
+
+def _read_values(path: str | Path, array: ZarrArray, place: slice) -> np.ndarray:
+    """Read a part of an array with one dimension."""
+    with _reading(path, array.path):
+        return np.asarray(array[place])
+
+
+def _read_offsets(path: str | Path, matrix: ZarrGroup, place: slice) -> np.ndarray:
+    """Read row offsets, int64."""
+    return _read_values(path, _member(path, matrix, "indptr"), place).astype(np.int64, copy=False)
+
+
+def _check_metadata(path: str | Path, metadata: Any) -> None:
+    """Refuse a store of ours that is of another version, was not finished, or does not say what it holds."""
+    if not isinstance(metadata, dict):
+        raise _damaged(path, f"zarr.json holds {metadata!r} for {METADATA_KEY}, expected a table of its metadata")
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         msg = f"{path} is a count store of format version {version}, expected {FORMAT_VERSION}; ingest it again"
@@ -226,13 +289,18 @@ def _check_metadata(path: str | Path, metadata: dict[str, Any]) -> None:
     if not metadata.get("finished"):
         msg = f"{path} is a half-written count store; ingest it again"
         raise ValueError(msg)
+    for name in ("total_count", "largest_count"):
+        if not isinstance(metadata.get(name), int):
+            raise _damaged(path, f"zarr.json holds {metadata.get(name)!r} for {name}, expected a whole number")
 
 
 def _check_layout(path: str | Path, root: ZarrGroup) -> None:
     """Refuse what is not AnnData with a CSR matrix."""
-    if root.attrs.get("encoding-type") != "anndata" or not {"X", "obs", "var"} <= set(root.keys()):
+    if root.attrs.get("encoding-type") != "anndata":
         msg = f"{path} is a Zarr store, but not an AnnData store with X, obs and var"
         raise ValueError(msg)
+    for name in ("X", "obs", "var"):
+        _member(path, root, name)
     kind = root["X"].attrs.get("encoding-type")
     if kind != "csr_matrix":
         found = {"csc_matrix": "CSC", "array": "dense"}.get(str(kind), repr(kind))
@@ -240,36 +308,74 @@ def _check_layout(path: str | Path, root: ZarrGroup) -> None:
         raise ValueError(msg)
 
 
+def _check_files(path: str | Path, root: ZarrGroup, n_genes: int) -> None:
+    """Refuse a store on disk without all files of X and of the names: Zarr takes a missing file for zeros."""
+    matrix = root["X"]
+    for array in (matrix["data"], _names_array(path, root, "obs"), _names_array(path, root, "var")):
+        for file, _ in _missing_files(path, array):
+            raise _damaged(path, f"the file {file} is missing")
+
+    # Zarr writes no file of nothing but zeros either, and here they can be right: offsets of cells before the first
+    # entry, and gene 0 in cells with no other.
+    offsets_files = _missing_files(path, _member(path, matrix, "indptr"))
+    indices_files = _missing_files(path, _member(path, matrix, "indices"))
+    if not offsets_files and not indices_files:
+        return
+    offsets = _read_offsets(path, matrix, slice(None))
+    steps = np.diff(offsets)
+    for file, _ in offsets_files:
+        if offsets[-1] != matrix["data"].shape[0] or ((steps < 0) | (steps > n_genes)).any():
+            raise _damaged(path, f"the file {file} is missing")
+    for file, entries in indices_files:
+        if (np.diff(offsets.clip(entries.start, entries.stop)) > 1).any():  # a cell has each gene once
+            raise _damaged(path, f"the file {file} is missing")
+
+
+def _missing_files(path: str | Path, array: ZarrArray) -> list[tuple[str, range]]:
+    """Files of an array with one dimension that are not there, and the places of the values in them."""
+    length = array.shape[0]
+    if length == 0:
+        return []
+    step = (array.shards or array.chunks)[0]
+    files = {
+        f"{array.path}/{array.metadata.encode_chunk_key((first // step,))}": first for first in range(0, length, step)
+    }
+    folder = Path(path, next(iter(files))).parent
+    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    return [
+        (file, range(first, min(first + step, length)))
+        for file, first in files.items()
+        if Path(file).name not in present
+    ]
+
+
 def _check_lengths(path: str | Path, root: ZarrGroup, shape: tuple[int, int]) -> None:
     """Refuse a store whose parts do not fit together."""
     n_cells, n_genes = shape
     matrix = root["X"]
     n_entries = matrix["data"].shape[0]
+    last_offset = _read_offsets(path, matrix, slice(-1, None)).sum()  # 0 where there is none
     expectations = (
         ("X/indptr", matrix["indptr"].shape[0], n_cells + 1),
-        ("X/indices", matrix["indices"].shape[0], n_entries),
-        ("obs", _names_array(root["obs"]).shape[0], n_cells),
-        ("var", _names_array(root["var"]).shape[0], n_genes),
-        ("the last row offset of X", int(matrix["indptr"][-1]), n_entries),
+        ("X/indices", _member(path, matrix, "indices").shape[0], n_entries),
+        ("obs", _names_array(path, root, "obs").shape[0], n_cells),
+        ("var", _names_array(path, root, "var").shape[0], n_genes),
+        ("the last row offset of X", last_offset, n_entries),
     )
     for what, found, expected in expectations:
         if found != expected:
-            msg = f"{path} is damaged: expected {expected}, found {found} for {what}; ingest it again"
-            raise ValueError(msg)
+            raise _damaged(path, f"expected {expected}, found {found} for {what}")
 
 
-def _names_array(table: ZarrGroup) -> ZarrArray:
+def _names_array(path: str | Path, root: ZarrGroup, table: str) -> ZarrArray:
     """Return the stored array that is as long as the index of a table."""
-    names = table[table.attrs["_index"]]
-    kind = str(names.attrs.get("encoding-type"))
-    if kind == "categorical":
-        return names["codes"]
-    return names["values"] if kind.startswith("nullable-") else names
-
-
-def _read_names(table: ZarrGroup) -> np.ndarray:
-    """Index of a stored table, as an array of str objects."""
-    return np.asarray(read_elem(table[table.attrs["_index"]]), dtype=object)
+    group = _member(path, root, table)
+    with _reading(path, f"the index of {table}"):
+        names = group[group.attrs["_index"]]
+        kind = str(names.attrs.get("encoding-type"))
+        if kind == "categorical":
+            return names["codes"]
+        return names["values"] if kind.startswith("nullable-") else names
 
 
 def _counts_dtype(stored: np.dtype) -> np.dtype:
@@ -285,7 +391,7 @@ def _scan_counts(path: str | Path, data: ZarrArray) -> tuple[int, int]:
     """Sum and maximum of stored values, checking that all are counts."""
     total_count = largest_count = 0
     for first in range(0, data.shape[0], SCAN_ENTRIES):
-        counts = as_counts(np.asarray(data[first : first + SCAN_ENTRIES]), path=path)
+        counts = as_counts(_read_values(path, data, slice(first, first + SCAN_ENTRIES)), path=path)
         total_count += int(counts.sum(dtype=np.uint64))
         largest_count = max(largest_count, int(counts.max()))
     return total_count, largest_count

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import warnings
 
 import anndata
@@ -172,5 +173,133 @@ def test_parts_that_do_not_fit_are_found(tmp_path, part):
     write(path, simulate())
     array = zarr.open_group(path)[part]
     array.resize((array.shape[0] - 1,))
-    with pytest.raises(ValueError, match=r"s\.zarr is damaged: expected \d+, found \d+ for"):
+    with pytest.raises(ValueError, match=r"s\.zarr is damaged or incompletely copied: expected \d+, found \d+ for"):
         open_count_store(path)
+
+
+ENTRIES_PER_FILE = 100
+
+
+@pytest.fixture(params=["ours", "other"])
+def store_of_several_files(request, tmp_path):
+    """A store whose entries and row offsets each lie in several files."""
+    path = tmp_path / "s.zarr"
+    if request.param == "ours":
+        write(path, simulate())
+    else:
+        write_other(path, sparse.csr_matrix(simulate()))
+    matrix = zarr.open_group(path)["X"]
+    for name, length in (("data", ENTRIES_PER_FILE), ("indices", ENTRIES_PER_FILE), ("indptr", 10)):
+        values, attributes = matrix[name][:], dict(matrix[name].attrs)
+        matrix.create_array(
+            name, data=values, chunks=(length // 2,), shards=(length,), attributes=attributes, overwrite=True
+        )
+    return path
+
+
+@pytest.mark.parametrize("name", ["data", "indices", "indptr"])
+def test_missing_files_are_found(store_of_several_files, name):
+    path = store_of_several_files
+    assert_same(read_cells(open_count_store(path).path, 0, N_CELLS), simulate())
+    files = sorted((path / "X" / name / "c").iterdir())
+    assert len(files) > 2
+    for file in files:
+        aside = file.rename(path.parent / "aside")
+        with pytest.raises(
+            ValueError,
+            match=rf"s\.zarr is damaged or incompletely copied: the file X/{name}/c/{file.name} is missing; copy",
+        ):
+            open_count_store(path)
+        aside.rename(file)
+    shutil.rmtree(path / "X" / name / "c")
+    with pytest.raises(ValueError, match=rf"the file X/{name}/c/0 is missing; copy it again, or ingest it again"):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize("table", ["obs", "var"])
+def test_missing_names_are_found(tmp_path, table):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    (path / table / "_index" / "c" / "0").unlink()
+    with pytest.raises(ValueError, match=rf"the file {table}/_index/c/0 is missing"):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(5, 25)])
+def test_zeros_that_zarr_did_not_write_are_no_damage(tmp_path, rows):
+    """Nothing but gene 0, once in some of the cells, or no entry at all: Zarr leaves the file out."""
+    dense = np.zeros((N_CELLS, N_GENES), dtype=np.uint32)
+    dense[rows, 0] = 3
+    counts = sparse.csr_array(dense)
+    path = tmp_path / "s.zarr"
+    write(path, counts)
+    assert not (path / "X/indices/c/0").exists()
+    assert open_count_store(path).total_count == dense.sum()
+    assert_same(read_cells(path, 0, N_CELLS), counts)
+
+
+def test_other_stores_with_explicit_zeros_are_read(tmp_path):
+    matrix = sparse.csr_matrix(simulate())
+    matrix.data[:50] = 0
+    path = write_other(tmp_path / "other.zarr", matrix)
+    assert open_count_store(path).total_count == matrix.sum()
+    assert_same(read_cells(path, 0, N_CELLS), matrix)
+
+
+@pytest.mark.parametrize("part", ["X", "X/data", "X/indices", "X/indptr", "obs", "var"])
+def test_missing_parts_are_named(tmp_path, part):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    shutil.rmtree(path / part)
+    with pytest.raises(
+        ValueError, match=rf"s\.zarr is damaged or incompletely copied: {part} is missing; copy it again, or ingest"
+    ):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("", "its metadata"), ("X", "X"), ("X/data", "X/data"), ("obs", "obs"), ("var/_index", "the index of var")],
+)
+def test_metadata_that_was_cut_off_is_named(tmp_path, part, named):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    file = path / part / "zarr.json"
+    file.write_text(file.read_text()[:-40])
+    with pytest.raises(
+        ValueError, match=rf"s\.zarr is damaged or incompletely copied: {named} cannot be read \(.*or ingest it again"
+    ):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize("name", ["total_count", "largest_count"])
+def test_metadata_without_totals_are_refused(tmp_path, name):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    change_metadata(path, **{name: None})
+    with pytest.raises(
+        ValueError, match=rf"s\.zarr is damaged .* holds None for {name}, expected a whole number; copy"
+    ):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize("value", ["text", [], None])
+def test_metadata_that_are_no_table_are_refused(tmp_path, value):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    zarr.open_group(path).attrs["normalisr_dask"] = value
+    with pytest.raises(ValueError, match=r"s\.zarr is damaged .* for normalisr_dask, expected a table of its metadata"):
+        open_count_store(path)
+
+
+@pytest.mark.parametrize("name", ["data", "indices", "indptr"])
+@pytest.mark.parametrize("harm", [lambda content: content[: len(content) // 2], lambda content: b"\xff" * len(content)])
+def test_files_that_cannot_be_decompressed_are_named(tmp_path, name, harm):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    file = path / "X" / name / "c" / "0"
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(
+        ValueError, match=rf"s\.zarr is damaged or incompletely copied: X/{name} cannot be read \(.*; copy it again"
+    ):
+        read_cells(path, 0, N_CELLS)
