@@ -257,7 +257,9 @@ class TestRunningScheduler:
             )
 
     @pytest.mark.parametrize(
-        "greeting", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b""]
+        "greeting",
+        [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b""],
+        ids=["ssh", "http", "zeros", "nothing"],
     )
     def test_what_speaks_another_protocol_is_no_scheduler(self, greeting):
         class Greeter(BaseRequestHandler):
