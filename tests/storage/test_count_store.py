@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import warnings
+from typing import Any
 
 import anndata
 import numpy as np
@@ -171,7 +172,7 @@ def test_stores_of_another_version_and_unfinished_ones_are_refused(tmp_path):
 def test_parts_that_do_not_fit_are_found(tmp_path, part):
     path = tmp_path / "s.zarr"
     write(path, simulate())
-    array = zarr.open_group(path)[part]
+    array: Any = zarr.open_group(path)[part]
     array.resize((array.shape[0] - 1,))
     with pytest.raises(ValueError, match=r"s\.zarr is damaged or incompletely copied: expected \d+, found \d+ for"):
         open_count_store(path)
@@ -188,7 +189,7 @@ def store_of_several_files(request, tmp_path):
         write(path, simulate())
     else:
         write_other(path, sparse.csr_matrix(simulate()))
-    matrix = zarr.open_group(path)["X"]
+    matrix: Any = zarr.open_group(path)["X"]
     for name, length in (("data", ENTRIES_PER_FILE), ("indices", ENTRIES_PER_FILE), ("indptr", 10)):
         values, attributes = matrix[name][:], dict(matrix[name].attrs)
         matrix.create_array(
