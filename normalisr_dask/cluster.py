@@ -13,7 +13,6 @@ import re
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,16 +23,15 @@ from typing import NamedTuple
 import dask
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
 from dask.system import cpu_count
-from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin
+from distributed import Client, LocalCluster, Security, Worker
 from distributed.comm import CommClosedError
 from distributed.core import rpc
 from distributed.system import memory_limit as machine_memory
 from distributed.utils import LoopRunner, import_term
-from threadpoolctl import threadpool_limits
 
-from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.validation import check_count
+from normalisr_dask.worker_plugin import OneThreadInLibraries
 
 LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
@@ -179,22 +177,6 @@ class ClusterSettings:
         if self.scheduler is not None and not self.scheduler.startswith("tls://"):
             msg = f"with TLS files the scheduler's address must start with tls://, not {self.scheduler!r}"
             raise ValueError(msg)
-
-
-class OneThreadInLibraries(WorkerPlugin):
-    """Holds a worker's BLAS and OpenMP libraries to one thread, and keeps it from warning where the run does."""
-
-    name = "normalisr-dask-one-thread-in-libraries"
-
-    def setup(self, worker: Worker) -> None:
-        """Dask calls this once in every worker, also in those that join later."""
-        self.limits = threadpool_limits(limits=1)
-        # a run names these groupings itself; a worker knows but their positions
-        warnings.filterwarnings("ignore", category=UntestableGroupingWarning)
-
-    def teardown(self, worker: Worker) -> None:
-        """Give back the numbers of threads from before."""
-        self.limits.restore_original_limits()
 
 
 def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
