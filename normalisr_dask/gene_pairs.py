@@ -1,18 +1,18 @@
 """The stages of a run that test gene pairs: co-expression of all, and the network of those that are significant."""
 
-from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
-import pyarrow as pa
 
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.network import edge_panels
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import edges_of_rows, save_edges, saved_edges, write_edges
+from normalisr_dask.storage.result_tables import save_edges, save_stored_edges, saved_edges, write_edges
 from normalisr_dask.stored_expression import stored_expression
 
 
@@ -61,36 +61,28 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: flo
         Number of edges.
     """
     genes = results.read("normalisation", "gene")
+    folder = results.work_folder("edge-panels")
     if results.has("coex"):
-        batches = _edges_of_stored(results, genes.size, plan, qcut)
+        tasks = _stored_panels(results, genes.size, plan, qcut, folder)
     else:
-        batches = _edges_of_expression(results, counts, plan, qcut)
-    degree = write_edges(results, genes, batches)
+        tasks = _panels(results, counts, plan, qcut, folder)
+    dask.compute(*tasks)
+    degree = write_edges(results, genes, saved_edges(folder, len(tasks)))
     results.write("edges", {"gene": genes}, {"degree": degree})
     return int(degree.sum())
 
 
-def _edges_of_stored(results: ResultStore, n_genes: int, plan: RunPlan, qcut: float) -> Iterator[pa.RecordBatch]:
-    """Yield the edges of stored P-values, some tasks at a time."""
+def _stored_panels(results: ResultStore, n_genes: int, plan: RunPlan, qcut: float, folder: Path) -> list[Any]:
+    """Return tasks that write the edges of stored P-values, each a file of some rows."""
     height = plan.rows_of_edges(n_genes)
-    find = dask.delayed(edges_of_rows, pure=True)
-    tasks = [find(str(results.path), start, min(start + height, n_genes), qcut) for start in range(0, n_genes, height)]
-    at_a_time = 4 * plan.workers * plan.threads_per_worker
-    for start in range(0, len(tasks), at_a_time):
-        yield from dask.compute(*tasks[start : start + at_a_time])
+    save = dask.delayed(partial(save_stored_edges, path=str(results.path), qcut=qcut, folder=str(folder)), pure=True)
+    starts = range(0, n_genes, height)
+    return [save(number, start, min(start + height, n_genes)) for number, start in enumerate(starts)]
 
 
-def _edges_of_expression(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float) -> Iterator[pa.RecordBatch]:
-    """Yield the edges panel by panel; the tasks have written them to files, so that no worker holds them."""
+def _panels(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float, folder: Path) -> list[Any]:
+    """Return tasks that write the edges of rows of tiles, made of expression; no worker holds them."""
     expression, covariates, _ = stored_expression(results, counts)
-    folder = results.work_folder("edge-panels")
-    panels = edge_panels(
-        expression,
-        covariates,
-        qcut,
-        plan=plan.tiles(*expression.shape),
-        collect=partial(save_edges, folder=str(folder)),
-    )
-    dask.compute(*panels)
-    yield from saved_edges(folder, len(panels))
-    folder.rmdir()
+    tiles = plan.tiles(*expression.shape)
+    save = partial(save_edges, folder=str(folder))
+    return edge_panels(expression, covariates, qcut, plan=tiles, collect=save)

@@ -20,7 +20,7 @@ QC_ROUNDS = 4
 #: Bytes of genes × groupings sums that one task makes.
 PRODUCT_BYTES = 16 << 20
 #: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
-EDGE_BYTES = 64
+EDGE_BYTES = 24
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
 

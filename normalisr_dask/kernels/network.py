@@ -101,15 +101,28 @@ def count_edges(packed: NDArray[np.uint8]) -> Positions:
     return np.asarray(np.bitwise_count(packed).sum(dtype=np.int64)).reshape(1, 1)
 
 
-def candidates_of_tile(
-    p_values: Floats, *, first_row: int, first_column: int, qcut: float
-) -> tuple[Positions, Positions]:
-    """Return row and column within a tile of stored P-values, (pairs,), where P ≤ ``qcut``, but for the diagonal.
+class StoredCandidates(NamedTuple):
+    """Pairs of a tile, or of whole rows, with small P-values.
+
+    Attributes
+    ----------
+    p_values, dots : CSR (rows, columns), float64
+        P-value and mean product, at the same positions.
+    """
+
+    p_values: scipy.sparse.csr_array
+    dots: scipy.sparse.csr_array
+
+
+def stored_candidates(
+    p_values: Floats, dots: Floats, *, first_row: int, first_column: int, qcut: float
+) -> StoredCandidates:
+    """Return the pairs of a tile of stored results with P ≤ ``qcut``, but for the diagonal.
 
     Parameters
     ----------
-    p_values
-        A tile of a symmetric matrix, float64 (rows, columns).
+    p_values, dots
+        A tile of each symmetric matrix, float64 (rows, columns).
     first_row, first_column
         Position of the tile in the matrix.
     qcut
@@ -123,32 +136,43 @@ def candidates_of_tile(
     check_p_values(p_values)
     rows, columns = np.nonzero(p_values <= qcut)
     others = np.flatnonzero(rows + first_row != columns + first_column)
-    return rows[others], columns[others]
+    rows, columns = rows[others], columns[others].astype(np.int32)
+    offsets = np.searchsorted(rows, np.arange(len(p_values) + 1))
+    return StoredCandidates(
+        *(
+            scipy.sparse.csr_array((values[rows, columns], columns, offsets), shape=values.shape)
+            for values in (p_values, dots)
+        )
+    )
 
 
-def significant_candidates(
-    rows: Positions, columns: Positions, p_values: Floats, *, shape: tuple[int, int], qcut: float
-) -> tuple[Positions, Floats]:
-    """Return which candidates of whole rows have Q ≤ ``qcut``, by Benjamini-Hochberg within a row.
+def stored_edges_in_pieces(
+    tiles: list[StoredCandidates], variance: Floats, *, first_row: int, qcut: float
+) -> Iterator[Edges]:
+    """Yield the edges of whole rows, some rows at a time; rows are positions in the matrix.
 
     Parameters
     ----------
-    rows, columns, p_values
-        All pairs of the rows with P ≤ ``qcut`` (pairs,), in any order.
-    shape
-        Numbers of rows and genes.
+    tiles
+        From :func:`stored_candidates`, all columns of the rows.
+    variance
+        Of all genes (genes,).
+    first_row
+        Position of the first row in the matrix.
     qcut
         Largest Q-value.
-
-    Returns
-    -------
-    Positions among the candidates, int64 (edges,), ordered by row and column; Q-value, float64 (edges,).
     """
-    order = np.lexsort((columns, rows))
-    offsets = np.searchsorted(rows[order], np.arange(shape[0] + 1))
-    q_values = _q_values(p_values[order], offsets, n_tests=shape[1] - 1, qcut=qcut)
-    chosen = np.flatnonzero(q_values <= qcut)
-    return order[chosen], q_values[chosen]
+    panel, dots = (scipy.sparse.hstack(parts, format="csr") for parts in zip(*tiles, strict=True))
+    for start, stop in _pieces(panel.indptr):
+        offsets = panel.indptr[start : stop + 1]
+        span = slice(int(offsets[0]), int(offsets[-1]))
+        p_values, columns = panel.data[span], panel.indices[span].astype(np.int64)
+        rows = np.repeat(np.arange(first_row + start, first_row + stop), np.diff(offsets))
+        q_values = _q_values(p_values, offsets - offsets[0], n_tests=panel.shape[1] - 1, qcut=qcut)
+        chosen = np.flatnonzero(q_values <= qcut)
+        rows, columns = rows[chosen], columns[chosen]
+        r = dots.data[span][chosen] / np.sqrt(variance[rows] * variance[columns])
+        yield Edges(rows, columns, r, p_values[chosen], q_values[chosen])
 
 
 def check_p_values(p_values: Floats) -> None:
@@ -206,12 +230,9 @@ def transpose(tile: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
 
 def edges_in_pieces(panel: scipy.sparse.csr_array, *, first_row: int, degrees: Floats, qcut: float) -> Iterator[Edges]:
     """Yield what :func:`edges_of_candidates` returns, some rows at a time; rows are positions in the matrix."""
-    start = 0
-    while start < panel.shape[0]:
-        stop = max(start + 1, int(np.searchsorted(panel.indptr, panel.indptr[start] + PIECE_VALUES)) - 1)
+    for start, stop in _pieces(panel.indptr):
         found = edges_of_candidates(panel[start:stop], first_row=first_row + start, degrees=degrees, qcut=qcut)
         yield found._replace(row=found.row + first_row + start)
-        start = stop
 
 
 def joined(row: int, pieces: Iterator[Edges]) -> Edges:
@@ -255,6 +276,15 @@ def _q_values(p_values: Floats, offsets: NDArray[Any], *, n_tests: int, qcut: fl
         scaled = _scaled(ascending[:number], n_tests)
         q_values[start + order[:number]] = np.minimum.accumulate(scaled[::-1])[::-1]
     return q_values
+
+
+def _pieces(offsets: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Yield runs of rows with some ``PIECE_VALUES`` candidates."""
+    start, n_rows = 0, offsets.size - 1
+    while start < n_rows:
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + PIECE_VALUES, side="right")) - 1)
+        yield start, stop
+        start = stop
 
 
 def _spans(offsets: NDArray[Any]) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.network import Edges, candidates_of_tile, significant_candidates
+from normalisr_dask.kernels.network import Edges, stored_candidates, stored_edges_in_pieces
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
@@ -81,42 +81,42 @@ def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] 
     return hits
 
 
-def edges_of_rows(path: str | Path, start: int, stop: int, qcut: float) -> pa.RecordBatch:
-    """Return the edges of rows ``start`` to ``stop`` of the stored gene pairs: those with Q ≤ ``qcut`` in their row.
+def save_stored_edges(number: int, start: int, stop: int, *, path: str, qcut: float, folder: str) -> int:
+    """Write the edges of rows ``start`` to ``stop`` of the stored gene pairs to a file of their own; a task calls it.
 
     Parameters
     ----------
-    path
-        Of the result store; a task opens it itself.
+    number
+        Of the panel of rows.
     start, stop
         First row and the one after the last.
+    path
+        Of the result store; a task opens it itself.
     qcut
         Largest Benjamini-Hochberg Q-value of an edge, within the row of the first gene and without the diagonal.
+    folder
+        As for :func:`save_edges`.
 
     Returns
     -------
-    pyarrow.RecordBatch
-        gene, gene_2 (int32 positions), r, pvalue, qvalue.
+    int
+        Number of edges.
 
     Notes
     -----
-    Reads chunk by chunk and keeps pairs with P ≤ ``qcut`` alone. Memory: two chunks, and up to 64 bytes a pair.
+    Reads chunk by chunk and keeps pairs with P ≤ ``qcut`` alone. Memory: two chunks, and up to 24 bytes a pair.
     """
     p_values, dots, variances = (
         zarr.open_array(Path(path) / "coex" / name, mode="r") for name in ("pvalue", "dot", "var")
     )
     n_genes, width = p_values.shape[0], p_values.chunks[1]
-    parts = []
+    tiles = []
     for first in range(0, n_genes, width):
         tile = (slice(start, stop), slice(first, min(first + width, n_genes)))
-        p_tile = np.asarray(p_values[tile])
-        rows, columns = candidates_of_tile(p_tile, first_row=start, first_column=first, qcut=qcut)
-        parts.append((rows, columns + first, p_tile[rows, columns], np.asarray(dots[tile])[rows, columns]))
-    rows, columns, p_value, dot = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    chosen, q_value = significant_candidates(rows, columns, p_value, shape=(stop - start, n_genes), qcut=qcut)
-    rows, columns, variance = rows[chosen] + start, columns[chosen], np.asarray(variances[...])
-    r = dot[chosen] / np.sqrt(variance[rows] * variance[columns])
-    return edge_batch(rows, columns, r, p_value[chosen], q_value)
+        values = (np.asarray(array[tile]) for array in (p_values, dots))
+        tiles.append(stored_candidates(*values, first_row=start, first_column=first, qcut=qcut))
+    pieces = stored_edges_in_pieces(tiles, np.asarray(variances[...]), first_row=start, qcut=qcut)
+    return save_edges(number, pieces, folder=folder)
 
 
 def edge_batch(
@@ -166,6 +166,7 @@ def saved_edges(folder: str | Path, n_panels: int) -> Iterator[pa.RecordBatch]:
             reader = pa.ipc.open_file(file)
             yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
         path.unlink()
+    Path(folder).rmdir()
 
 
 def _panel_path(folder: str | Path, row: int) -> Path:

@@ -21,17 +21,25 @@ def test_edges_of_rows_are_benjamini_hochbergs(n_rows, n_genes, seed, qcut):
         others = np.arange(n_genes) != first + row
         expected[row, others] = false_discovery_control(p_values[row, others])
     significant = expected <= qcut * (1 + 1e-12)
-    halves = []
-    for columns in (slice(n_genes // 2, None), slice(None, n_genes // 2)):  # in any order
-        start = columns.start or 0
-        found = network.candidates_of_tile(p_values[:, columns], first_row=first, first_column=start, qcut=qcut)
-        halves.append(np.stack([found[0], found[1] + start]))
-    rows, columns = np.concatenate(halves, axis=1)
-    chosen, q_values = network.significant_candidates(
-        rows, columns, p_values[rows, columns], shape=(n_rows, n_genes), qcut=qcut
-    )
-    np.testing.assert_array_equal([rows[chosen], columns[chosen]], np.nonzero(significant))
-    np.testing.assert_allclose(q_values, expected[significant], rtol=1e-12)
+    correlation = random.uniform(-1, 1, size=(n_rows, n_genes))
+    tiles = [
+        network.stored_candidates(
+            p_values[:, columns],
+            4 * correlation[:, columns],
+            first_row=first,
+            first_column=columns.start,
+            qcut=qcut,
+        )
+        for columns in (slice(0, n_genes // 2), slice(n_genes // 2, n_genes))
+    ]
+    pieces = list(network.stored_edges_in_pieces(tiles, np.full(n_genes, 4.0), first_row=first, qcut=qcut))
+    if pieces:
+        found = network.joined(0, iter(pieces))
+        np.testing.assert_array_equal([found.row - first, found.column], np.nonzero(significant))
+        np.testing.assert_array_equal(found.p_value, p_values[significant])
+        np.testing.assert_allclose(found.q_value, expected[significant], rtol=1e-12)
+        np.testing.assert_allclose(found.r, correlation[significant], rtol=1e-12)
+    assert bool(pieces) == (n_rows > 0)
     packed = network.network_rows(p_values, np.arange(first, first + n_rows), qcut=qcut)
     assert network.count_edges(packed) == significant.sum()
     if significant.any():
@@ -69,4 +77,4 @@ def test_pieces_make_the_whole(monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, -1e-9, 1.0001])
 def test_p_values_out_of_range(value):
     with pytest.raises(ValueError, match=r"expected P-values in \[0, 1\]"):
-        network.candidates_of_tile(np.array([[0.5, value]]), first_row=0, first_column=0, qcut=0.1)
+        network.stored_candidates(np.array([[0.5, value]]), np.ones((1, 2)), first_row=0, first_column=0, qcut=0.1)
