@@ -96,7 +96,7 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
         columns = columns.copy()
         columns.sum_duplicates()
     return _from_blocks(
-        [_columns(columns, cells) for cells in bounds], scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
+        [columns_of(columns, cells) for cells in bounds], scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
     )
 
 
@@ -119,7 +119,7 @@ def _from_blocks(blocks: Sequence[Any], meta: Any) -> da.Array:
     )
 
 
-def _columns(matrix: scipy.sparse.csc_array, cells: slice) -> scipy.sparse.csc_array:
+def columns_of(matrix: scipy.sparse.csc_array, cells: slice) -> scipy.sparse.csc_array:
     """Return some columns of a matrix; the entries are not copied, as they are where a new array is given them."""
     offsets = matrix.indptr[cells.start : cells.stop + 1]
     entries = slice(offsets[0], offsets[-1])

@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.calls import SPLIT_EVERY, Arrays
-from normalisr_dask.graph.inputs import positions
+from normalisr_dask.graph.inputs import columns_of, positions
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import Tile, TilePlan
 
@@ -246,7 +246,7 @@ def _read_block(source: Any, start: int, stop: int, *, read: Kernel) -> Any:
 
 def _cut_block(source: Any, start: int, stop: int) -> Any:
     (counts,) = source
-    return counts if start == 0 and stop == counts.shape[1] else counts[:, start:stop]
+    return columns_of(counts, slice(start, stop)) if counts.format == "csc" else counts[:, start:stop]
 
 
 def _numbered(size: int, label: str, first: int = 0) -> list[Any]:
