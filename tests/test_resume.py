@@ -33,7 +33,6 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 STAGES = ["qc", "normalisation", "de", "coex", "edges"]
-STAGES_WITH_ARRAYS = STAGES[:-1]
 N_WORKERS = 2
 #: For a program to end or to come to a moment, on a busy machine and with kernels still to be compiled.
 PROGRAM_SECONDS = 150
@@ -154,7 +153,7 @@ def assert_nothing_is_half_there(output: Path, whole: Results) -> None:
         found = readable(output, use_consolidated=use_consolidated)
         stages = {name.partition("/")[0] for name in found}
         assert found == {name: value for name, value in whole.arrays.items() if name.partition("/")[0] in stages}
-        assert set(recorded(output)).intersection(STAGES_WITH_ARRAYS) <= stages
+        assert set(recorded(output)).intersection(STAGES) <= stages
     assert tables(output).items() <= whole.tables.items()
     for stage, table in (("de", "de.parquet"), ("edges", "coex_edges.parquet")):
         assert stage not in recorded(output) or (output / table).exists()
@@ -196,7 +195,7 @@ def whole(inputs: Path) -> Results:
     finish(start(run_arguments(inputs, output)))
     results = Results(readable(output), tables(output))
     assert list(recorded(output)) == STAGES
-    assert {name.partition("/")[0] for name in results.arrays} == set(STAGES_WITH_ARRAYS)
+    assert {name.partition("/")[0] for name in results.arrays} == set(STAGES)
     assert set(results.tables) == {"de.parquet", "coex_edges.parquet"}
     return results
 
