@@ -249,3 +249,28 @@ def test_the_same_on_a_cluster_from_a_store(inputs: Inputs, count_store, client:
         expected = pipeline(inputs.counts, inputs)
     for name, values in expected.items():
         assert_close(found[name], values, TOLERANCE)
+
+
+def test_groupings_that_are_dense_in_some_blocks_and_empty_in_others(inputs):
+    """Each block may be multiplied in its own way."""
+    groupings = inputs.groupings.copy()
+    groupings[:, 60:] = 0
+    expected = nd.de(groupings, inputs.expression, inputs.normalised_covariates)
+    chunks = ((N_GENES,), (60, 1, 49))
+    assert_same(nd.de(groupings, laid_out(inputs.expression, "dask", chunks), inputs.normalised_covariates), expected)
+
+
+@pytest.mark.parametrize("kind", ["dask", "csc_array"])
+def test_blocks_without_a_cell_of_any_test(inputs, kind):
+    """All cells of a block may be in several groupings, and so in no test of single=1."""
+    groupings = inputs.groupings.copy()
+    groupings[:, :20] = 1
+    chunks = ((N_GENES,), (20, 1, 89))
+    values = inputs.counts if kind == "csc_array" else inputs.expression
+
+    def tested(matrix):
+        if kind == "csc_array":
+            matrix = nd.normvar(nd.lcpm(matrix).lcpm, inputs.covariates, inputs.weights, inputs.scaling).dtn
+        return nd.de(groupings, matrix, inputs.normalised_covariates, single=1)
+
+    assert_same(tested(laid_out(values, kind, chunks)), tested(values))

@@ -88,7 +88,8 @@ def residual_products(
 ) -> Floats:
     """Return Σ_cells ỹ x̃ of every grouping (rows) and gene, (groupings, genes).
 
-    Groupings that are mostly zero are used as they are, entry by entry: ỹ is orthogonal to C, so Σ ỹ x̃ = Σ ỹ x.
+    Of groupings that are mostly zero the covariates are removed from the sums, Σ ỹ x̃ = Σ ỹ x − β Σ C ỹ, and not from
+    the entries; that holds in every block, so that blocks may differ in how they are multiplied.
     """
     expression = dense_float(block)
     if not scipy.sparse.issparse(rows):
@@ -98,17 +99,32 @@ def residual_products(
             return np.asarray((values - grouping_coefficients @ covariates) @ residual.T)
     by_cell = scipy.sparse.csc_array(rows, dtype=np.float64)
     products = np.zeros((len(expression), rows.shape[0]))
-    _add_entry_products(expression, coefficients, covariates, by_cell.indptr, by_cell.indices, by_cell.data, products)
-    return products.T
+    with_covariates = np.zeros((len(expression), len(covariates)))
+    _add_entry_products(
+        expression,
+        coefficients,
+        covariates,
+        by_cell.indptr,
+        by_cell.indices,
+        by_cell.data,
+        products,
+        with_covariates,
+    )
+    return np.asarray((products - with_covariates @ grouping_coefficients.T).T)
 
 
 @njit(nogil=True, cache=True)
 def _add_entry_products(  # type: ignore[no-untyped-def]
-    expression, coefficients, covariates, offsets, rows, values, products
+    expression, coefficients, covariates, offsets, rows, values, products, with_covariates
 ):
     residual = np.empty(expression.shape[1])
     for gene in range(expression.shape[0]):
         remove_covariates_of_row(expression[gene], coefficients[gene], covariates, residual)
+        for row in range(covariates.shape[0]):
+            total = 0.0
+            for cell in range(residual.size):
+                total += residual[cell] * covariates[row, cell]
+            with_covariates[gene, row] = total
         of_gene = products[gene]
         for cell in range(residual.size):
             for entry in range(offsets[cell], offsets[cell + 1]):

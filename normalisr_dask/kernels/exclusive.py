@@ -68,7 +68,7 @@ def group_counts(*, labels: Labels, covariates: Floats, first: int, n_groupings:
     by_group = scipy.sparse.csr_array(
         (np.ones(np.count_nonzero(chosen)), (groups[chosen], np.flatnonzero(chosen))), shape=(len(sums), labels.size)
     )
-    sums += by_group @ (rows[:, None] * rows).reshape(-1, labels.size).T
+    sums += by_group @ (rows[:, None] * rows).reshape(len(rows) ** 2, labels.size).T
     return sums
 
 

@@ -172,7 +172,7 @@ def node_products(
     """
     basis = with_zero_residual(covariates, cell_offset, zero_fit)
     growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
-    columns = (growth[:, None, :] * basis).reshape(-1, basis.shape[1])
+    columns = (growth[:, None, :] * basis).reshape(len(growth) * len(basis), basis.shape[1])
     return np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
 
 

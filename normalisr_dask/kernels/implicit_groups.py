@@ -105,7 +105,7 @@ def node_group_sums(
     tested = np.vstack([test_covariates[:, chosen], np.ones(chosen.size)])
     first_row, second_row = covariate_pairs(len(basis))
     growths = np.exp(np.outer(nodes(scaling_range), np.log(weights[chosen])))
-    once = (basis[:, None] * tested).reshape(-1, chosen.size)
+    once = (basis[:, None] * tested).reshape(len(basis) * len(tested), chosen.size)
     twice = basis[first_row] * basis[second_row]
     with_tested = [by_group @ (once * growth).T for growth in growths]
     of_pairs = [by_group @ (twice * growth**2).T for growth in growths]
