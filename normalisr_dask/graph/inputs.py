@@ -105,17 +105,15 @@ def _from_blocks(blocks: Sequence[Any], meta: Any) -> da.Array:
 
     ``da.from_array`` would copy the whole array, and read it once more to name it after its content.
     """
-    return da.concatenate(
-        [
-            da.from_delayed(
-                dask.delayed(block, name=f"cells-{uuid4().hex}", traverse=False),
-                shape=block.shape,
-                dtype=block.dtype,
-                meta=meta,
-            )
-            for block in blocks
-        ],
-        axis=1,
+    return da.concatenate([_one_chunk(block, meta) for block in blocks], axis=1)
+
+
+def _one_chunk(block: Any, meta: Any) -> da.Array:
+    name = f"cells-{uuid4().hex}"
+    if dask.config.get("array.query-planning", default=False):  # Dask's planned arrays know no from_delayed yet
+        return da.from_array(block, chunks=block.shape, name=name, asarray=False, meta=meta)
+    return da.from_delayed(
+        dask.delayed(block, name=name, traverse=False), shape=block.shape, dtype=block.dtype, meta=meta
     )
 
 
