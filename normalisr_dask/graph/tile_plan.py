@@ -24,6 +24,9 @@ TASK_BYTES, WORKERS = 1 << 30, 8
 #: Seconds for each stored entry that is read, value of a residual that is made, multiplication, and value that is
 #: handed from task to task; of one core, about. Only their ratios matter.
 READ_SECONDS, RESIDUAL_SECONDS, PRODUCT_SECONDS, HAND_OVER_SECONDS = 40e-9, 6e-9, 0.05e-9, 10e-9
+#: Products of sparse counts take the share SPARSE_SHARE · density² + FACTOR_COLUMNS / cells of a block of the time of
+#: dense ones, where that is less; the columns are those of usual weights and covariates.
+SPARSE_SHARE, FACTOR_COLUMNS = 20, 100
 #: Seconds of the scheduler for each task, one after the other; and tasks of one submission that it copes with.
 SCHEDULING_SECONDS, MOST_TASKS = 1e-3, 40_000
 #: Copies of a group's sums in a worker: one waits to be finished and two results of it to be stored while the next is
@@ -180,6 +183,9 @@ def plan_tiles(
     side = genes_per_tile(n_genes, side)
     n_blocks = max(1, math.ceil(n_cells / cells_per_block))
     entries_per_cell = n_entries / max(1, n_cells)
+    density = entries_per_cell / max(1, n_genes)
+    sparse_share = SPARSE_SHARE * density**2 + FACTOR_COLUMNS / max(1, min(n_cells, cells_per_block))
+    product_seconds = PRODUCT_SECONDS * min(itemsize / FLOAT_BYTES, sparse_share)
     fixed = sparse_block_bytes(math.ceil(entries_per_cell * cells_per_block)) + PANEL_BYTES
     plans = []
     for tiles_per_side, n_ranges in _choices(math.ceil(n_genes / side), n_blocks):
@@ -192,7 +198,7 @@ def plan_tiles(
             + 2 * genes * cells_per_block * itemsize
             + FLOAT_BYTES * rows_of_cells * cells_per_range
         )
-        seconds = _seconds(n_genes, genes, cells_per_range, n_ranges, entries_per_cell, workers, itemsize)
+        seconds = _seconds(n_genes, genes, cells_per_range, n_ranges, entries_per_cell, workers, product_seconds)
         plans.append(TilePlan(n_genes, n_cells, side, tiles_per_side, n_ranges, n_bytes, seconds))
     fitting = [plan for plan in plans if plan.task_bytes <= task_bytes and plan.n_tasks <= MOST_TASKS]
     return min(fitting, key=lambda plan: plan.seconds) if fitting else min(plans, key=lambda plan: plan.task_bytes)
@@ -213,12 +219,12 @@ def _seconds(
     n_ranges: int,
     entries_per_cell: float,
     workers: int,
-    itemsize: int,
+    product_seconds: float,
 ) -> float:
     """Return about how long a plan takes: the work shared out evenly, and the last task to end."""
     n_runs = math.ceil(n_genes / max(1, genes))
     off_diagonal, diagonal = n_runs * (n_runs - 1) // 2 * n_ranges, n_runs * n_ranges
-    product = genes**2 * cells_per_range * PRODUCT_SECONDS * itemsize / FLOAT_BYTES
+    product = genes**2 * cells_per_range * product_seconds
     reading = entries_per_cell * cells_per_range * READ_SECONDS
     residuals = genes * cells_per_range * RESIDUAL_SECONDS
     handing_over = genes**2 * HAND_OVER_SECONDS if n_ranges > 1 else 0.0

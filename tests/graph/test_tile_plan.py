@@ -41,7 +41,7 @@ def test_all_workers_have_work_within_their_memory(n_cells, workers):
     plan = planned(n_cells, workers, allowed)
     assert plan.task_bytes <= allowed
     assert plan.n_tasks <= MOST_TASKS
-    if n_cells > 10**4 or workers <= 64:
+    if n_cells > 10**4 or workers < 64:  # else there is hardly a second's work for each
         assert plan.n_tasks >= workers
         assert plan.seconds < 2.5 * planned(n_cells, 1, allowed).seconds / workers
 
