@@ -39,12 +39,12 @@ def many_groupings(folder: Path) -> tuple[Arrays, Arrays]:
 
 
 def low_moi(folder: Path) -> tuple[Arrays, Arrays]:
-    """100 groupings without common cells, and cells in none."""
+    """100 groupings without common cells, and three eighths of the cells in none."""
     del folder
     random = np.random.default_rng(2)
 
     def draw(n_genes: int, n_cells: int, n_groupings: int) -> Arrays:
-        label = random.integers(0, n_groupings * 11 // 10, size=n_cells)
+        label = random.integers(0, n_groupings * 8 // 5, size=n_cells)
         groupings = (label == np.arange(n_groupings)[:, None]).astype(np.float64)
         return _expression(random, n_genes, n_cells) | {"groupings": groupings}
 

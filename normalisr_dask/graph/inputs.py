@@ -22,6 +22,8 @@ def _sparse_bytes(array: Any) -> int:
 
 #: Size of a block, counted as dense float64: several fit into a processor's share of memory, few enough tasks remain.
 BLOCK_BYTES = 32 << 20
+#: Size and cells of a block in memory of which little more is made than sums.
+LONG_BLOCK_BYTES, CELLS_PER_LONG_BLOCK = 2 * BLOCK_BYTES, 1 << 14
 #: Stored entries of a sparse block: some 100 MB with the temporaries of a task.
 BLOCK_ENTRIES = 1 << 21
 #: Bytes of a sparse block as dense float64, where a step asks for that.
@@ -97,6 +99,26 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
         columns.sum_duplicates()
     return _from_blocks(
         [columns_of(columns, cells) for cells in bounds], scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
+    )
+
+
+def in_long_blocks(values: Any, name: str) -> Any:
+    """Return a NumPy matrix in blocks of genes and many cells, anything else as it is.
+
+    For tests, which make little more of a block than sums over its cells: these are handed over and added up, which
+    can take longer than to make them where blocks have few cells.
+    """
+    if not isinstance(values, np.ndarray) or values.ndim != 2:
+        return values
+    n_genes, n_cells = values.shape
+    cells_of_block = even_size(n_cells, CELLS_PER_LONG_BLOCK)
+    genes_of_block = even_size(n_genes, max(1, LONG_BLOCK_BYTES // (8 * cells_of_block)))
+    cell_chunks = da.core.normalize_chunks(cells_of_block, (n_cells,))[0]
+    return da.concatenate(
+        [
+            as_matrix(values[start : start + genes_of_block], name, cell_chunks)
+            for start in range(0, max(1, n_genes), genes_of_block)
+        ]
     )
 
 

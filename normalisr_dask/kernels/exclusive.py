@@ -15,7 +15,6 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.association import remove_covariates_of_row
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 
@@ -78,26 +77,42 @@ def residual_group_moments(
     """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(q + 2)), of the residuals ỹ = y − α C."""
     expression = dense_float(block)
     groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
-    sums = np.zeros((len(expression), n_groupings + 1, len(covariates) + 2))
-    _add_group_moments(expression, groups, covariates, coefficients, sums)
+    by_group = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
+    offsets = np.searchsorted(groups[by_group], np.arange(n_groupings + 2))
+    sums = np.empty((len(expression), n_groupings + 1, len(covariates) + 2))
+    _sum_groups(expression, by_group, offsets, np.ascontiguousarray(covariates[:, by_group]), coefficients, sums)
     return sums.reshape(len(sums), math.prod(sums.shape[1:]))
 
 
-@njit(nogil=True, cache=True)
-def _add_group_moments(expression, groups, covariates, coefficients, sums):  # type: ignore[no-untyped-def]
-    n_covariates = covariates.shape[0]
-    residual = np.empty(expression.shape[1])
+# Slices, and sums in any order: without them the compiler adds up a value at a time.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _sum_groups(expression, by_group, offsets, covariates, coefficients, sums):  # type: ignore[no-untyped-def]
+    """Sum over runs of cells; the covariates are in the order of ``by_group``."""
+    n_covariates, n_cells = covariates.shape
+    residual = np.empty(n_cells)
     for gene in range(expression.shape[0]):
-        remove_covariates_of_row(expression[gene], coefficients[gene], covariates, residual)
-        for cell in range(residual.size):
-            if groups[cell] < 0:
-                continue
-            of_group = sums[gene, groups[cell]]
-            value = residual[cell]
+        values = expression[gene]
+        for position in range(n_cells):
+            residual[position] = values[by_group[position]]
+        for row in range(n_covariates):
+            coefficient = coefficients[gene, row]
+            for position in range(n_cells):
+                residual[position] -= coefficient * covariates[row, position]
+        for group in range(offsets.size - 1):
+            start, stop = offsets[group], offsets[group + 1]
+            of_group = residual[start:stop]
             for row in range(n_covariates):
-                of_group[row] += value * covariates[row, cell]
-            of_group[n_covariates] += value
-            of_group[n_covariates + 1] += value * value
+                covariate = covariates[row, start:stop]
+                product = 0.0
+                for cell in range(of_group.size):
+                    product += of_group[cell] * covariate[cell]
+                sums[gene, group, row] = product
+            total, squares = 0.0, 0.0
+            for cell in range(of_group.size):
+                total += of_group[cell]
+                squares += of_group[cell] * of_group[cell]
+            sums[gene, group, n_covariates] = total
+            sums[gene, group, n_covariates + 1] = squares
 
 
 # ---- the tests, from the moments of controls and groupings

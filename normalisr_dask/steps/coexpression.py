@@ -1,13 +1,12 @@
 """Co-expression: the linear association test of all gene pairs, as lazy Dask arrays."""
 
-import math
 from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
 from dask.system import CPU_COUNT
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows, cells_per_block
+from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows, in_long_blocks
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.graph.tiles import Tiles, tiles_of_blocks, tiles_of_counts
@@ -22,8 +21,6 @@ from normalisr_dask.validation import check_choice
 DENSITY = 0.1
 #: Cells of a block whose product runs at full speed; shorter blocks of dense expression are put together.
 SHORTEST_BLOCK = 512
-#: Bytes of a block of expression in memory, of which only the residuals are made.
-LONG_BLOCK_BYTES = 4 * BLOCK_BYTES
 
 
 class Correlations(NamedTuple):
@@ -132,7 +129,7 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     """Return the correlations of all gene pairs after covariates; lazy. Parameters and errors as of :func:`coex`."""
     precision = np.dtype(dtype)
     check_choice(precision.name, ("float64", "float32"), "dtype")
-    dt = _in_long_blocks(dt)
+    dt = in_long_blocks(dt, "dt")
     expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
@@ -152,15 +149,6 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     else:
         tiles = _tiles_of_dense(as_matrix(dt, "dt"), covariates, by_gene, bs, precision)
     return Correlations(tiles, variance, degrees)
-
-
-def _in_long_blocks(dt):
-    """Return an array in memory in blocks of cells that need not be put together for the products."""
-    if not isinstance(dt, np.ndarray) or dt.ndim != 2:
-        return dt
-    n_genes, n_cells = dt.shape
-    n_blocks = max(1, math.ceil(n_cells / cells_per_block(n_genes, LONG_BLOCK_BYTES)))
-    return as_matrix(dt, "dt", tuple(int(size) for size in np.diff(np.arange(n_blocks + 1) * n_cells // n_blocks)))
 
 
 def default_plan(expression: NormalisedForm, n_covariates: int, side: int, precision: np.dtype) -> TilePlan:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from normalisr_dask.graph.inputs import as_rows
+from normalisr_dask.graph.inputs import as_rows, in_long_blocks
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.steps.association import AssociationInputs, loss_of_rank, result_of, simple_moments
 from normalisr_dask.steps.exclusive import exclusive_moments
@@ -129,7 +129,7 @@ def de(
     if method == "scipys":
         msg = "method='scipys' is not implemented, as in Normalisr; leave it out: the exact method needs no choice"
         raise NotImplementedError(msg)
-    expression = expression_of(dt, "dt")
+    expression = expression_of(in_long_blocks(dt, "dt"), "dt")
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     covariate_gram = gram(covariates)
     inputs = AssociationInputs(

@@ -3,13 +3,14 @@
 import dask.array as da
 import numpy as np
 
+from normalisr_dask.graph.inputs import even_size
 from normalisr_dask.graph.layout import call_once, map_columns, map_genes, sum_of_vectors
 from normalisr_dask.kernels import exclusive as kernels
 from normalisr_dask.steps.association import AssociationInputs, Moments
 from normalisr_dask.steps.expression import Groups
 
 #: Bytes of genes × groups moments that one task makes.
-MOMENT_BYTES = 64 << 20
+MOMENT_BYTES = 128 << 20
 
 
 def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, with_alpha: bool) -> Moments:
@@ -18,7 +19,7 @@ def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, wi
     labels = map_columns(kernels.exclusive_labels, groupings, height=1, dtype=np.int64)[0]
     n_groupings = groupings.shape[0]
     n_genes, n_covariates = inputs.expression.shape[0], inputs.covariates.shape[0]
-    per_block = groupings_per_block or default_groupings_per_block(n_genes, n_covariates)
+    per_block = even_size(n_groupings, groupings_per_block or default_groupings_per_block(n_genes, n_covariates))
     parts = [
         _block(inputs, labels, first, min(per_block, n_groupings - first), with_alpha=with_alpha)
         for first in range(0, n_groupings, per_block)
