@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from normalisr_dask.steps.calibration import inflation, qq
     from normalisr_dask.steps.coexpression import coex
     from normalisr_dask.steps.differential import de
+    from normalisr_dask.steps.gene_ontology import goe, gotop, pccovt
     from normalisr_dask.steps.guides import assign_guides
     from normalisr_dask.steps.log_cpm import lcpm, scaling_factor
     from normalisr_dask.steps.network import binnet, degree, network
@@ -26,6 +27,8 @@ __all__ = [
     "compute_var",
     "de",
     "degree",
+    "goe",
+    "gotop",
     "inflation",
     "ingest",
     "lcpm",
@@ -33,6 +36,7 @@ __all__ = [
     "normcov",
     "normvar",
     "open_counts",
+    "pccovt",
     "qc_outlier",
     "qc_reads",
     "qq",
@@ -45,6 +49,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "steps.calibration": ["inflation", "qq"],
         "steps.coexpression": ["coex"],
         "steps.differential": ["de"],
+        "steps.gene_ontology": ["goe", "gotop", "pccovt"],
         "steps.guides": ["assign_guides"],
         "steps.log_cpm": ["lcpm", "scaling_factor"],
         "steps.network": ["binnet", "degree", "network"],

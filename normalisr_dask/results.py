@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import dask.array as da
+import pandas as pd
 from dask.delayed import Delayed
 
 
@@ -165,3 +166,43 @@ class Network:
 
     edges: tuple[Delayed, ...]
     degree: da.Array
+
+
+class Enrichment(NamedTuple):
+    """Gene Ontology terms enriched among genes.
+
+    Attributes
+    ----------
+    goe : pandas.DataFrame
+        One row a term, by ascending P-value: name, depth, p_uncorrected, p_bonferroni, odds_ratio, ratio_in_study,
+        ratio_in_pop, GO (identifier), study_items (genes, with commas between).
+    gotop : str
+        Identifier of the top term.
+    genes : list of str or None
+        Those of the genes compared with that belong to the top term.
+    """
+
+    goe: pd.DataFrame
+    gotop: str
+    genes: list[str] | None
+
+
+class TopTerm(NamedTuple):
+    """The Gene Ontology term that stands out among the genes with most edges.
+
+    Attributes
+    ----------
+    principals : list of str
+        Principal genes: those with most edges.
+    goe : pandas.DataFrame
+        Enrichment of all terms, as of :class:`Enrichment`.
+    gotop : str
+        Identifier of the top term.
+    genes : list of str
+        Genes that belong to it.
+    """
+
+    principals: list[str]
+    goe: pd.DataFrame
+    gotop: str
+    genes: list[str]

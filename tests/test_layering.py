@@ -29,8 +29,9 @@ LAYOUT: dict[str, set[str]] = {
     "process_memory": set(),
     "worker_plugin": {"kernels"},
     "cluster": {"process_memory", "validation", "worker_plugin"},
-    "steps": {"graph", "kernels"} | FOUNDATIONS,
+    "steps": {"graph", "kernels", "ontology"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
+    "ontology": {"results", "storage", "validation"},
     "progress": set(),
     "planning": {"graph", "kernels", "schema", "steps", "storage", "validation"},
     "settings": set(),
@@ -73,6 +74,7 @@ COMPUTING_PARTS = {"pipeline", "calibration", "gene_pairs", "guides", "cli", "cl
 DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",
+    ("steps/gene_ontology.py", "gotop"): "which genes have most edges decides what is looked up",
     ("steps/normalisation.py", "compute_var"): "with stepmax > 1, each round starts from the weights of the last",
 }
 

@@ -8,9 +8,12 @@ are left as they are: persist or compute them as you like.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
 
 _READER = "normalisr_dask_reader"
 
@@ -44,3 +47,25 @@ def reader_of(array: da.Array) -> BlockReader | None:
     """Return how the array's blocks are read, if it knows."""
     reader: BlockReader | None = getattr(array, _READER, None)
     return reader
+
+
+def rows_of(array: da.Array, positions: NDArray[np.int64]) -> da.Array:
+    """Return some rows in one chunk of rows; what every pass reads anew stays so.
+
+    Parameters
+    ----------
+    array
+        Rows × cells.
+    positions
+        Of the rows, ascending; few, since they go into the graph.
+    """
+    reader = reader_of(array)
+    chosen = array[positions].rechunk({0: -1})
+    if reader is None:
+        return chosen
+    read = partial(_read_rows, read=reader.read, positions=positions)
+    return with_reader(chosen, BlockReader(read, reader.cells, reader.genes))
+
+
+def _read_rows(cells: Any, genes: Any, *, read: Callable[[Any, Any], Any], positions: NDArray[np.int64]) -> Any:
+    return read(cells, genes)[positions]

@@ -5,11 +5,12 @@ the small vectors it is made of; the next step then works on these, and the dens
 itself is computed. Any other array, also a slice of such a one, takes the dense route.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
 
 from normalisr_dask.graph.calls import Arrays
 from normalisr_dask.graph.inputs import as_matrix
@@ -21,6 +22,7 @@ from normalisr_dask.graph.layout import (
     sum_over_cells,
     sum_over_genes,
 )
+from normalisr_dask.graph.passes import rows_of
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_groups
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
@@ -85,7 +87,7 @@ class Expression(Protocol):
         """Return Σ over each group's cells of ỹ C, ỹ and ỹ² of the residuals ỹ, (genes, groups · (q + 2))."""
 
 
-def expression_of(values, name: str) -> Expression:
+def expression_of(values, name: str) -> "NormalisedForm | DenseForm":
     """Return the implicit form of an array that has one, else its dense form."""
     return normalised_form(values) or DenseForm(as_matrix(values, name))
 
@@ -145,6 +147,10 @@ class DenseForm:
     def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chunks of genes and cells."""
         return self.array.chunks
+
+    def chosen(self, genes: NDArray[np.int64]) -> "DenseForm":
+        """Return some genes, in one chunk of genes."""
+        return DenseForm(rows_of(self.array, genes))
 
     def residuals(self, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
         """Free the genes of the covariates; two passes, residuals formed entry by entry."""
@@ -297,16 +303,27 @@ class NormalisedForm:
         return self.log_cpm.counts.chunks
 
     @property
-    def _by_cell(self) -> Arrays:
+    def by_cell(self) -> Arrays:
+        """What the kernels that make blocks of expression take of the cells."""
         return {"covariates": self.covariates, "cell_offset": self.log_cpm.cell_offset, "weights": self.weights}
+
+    @property
+    def by_gene(self) -> Arrays:
+        """What the kernels that make blocks of expression take of the genes."""
+        return {"fit": self.fit, "gene_scaling": self.gene_scaling}
 
     def to_dask(self) -> da.Array:
         """Return the dense lazy array."""
-        return map_matrix(
-            implicit.dense_normalised,
-            self.log_cpm.counts,
-            by_cell=self._by_cell,
-            by_gene={"fit": self.fit, "gene_scaling": self.gene_scaling},
+        return map_matrix(implicit.dense_normalised, self.log_cpm.counts, by_cell=self.by_cell, by_gene=self.by_gene)
+
+    def chosen(self, genes: NDArray[np.int64]) -> "NormalisedForm":
+        """Return some genes, in one chunk of genes."""
+        counts = rows_of(self.log_cpm.counts, genes)
+        return replace(
+            self,
+            log_cpm=replace(self.log_cpm, counts=counts),
+            gene_scaling=self.gene_scaling[genes].rechunk(-1),
+            fit=self.fit[genes].rechunk(-1),
         )
 
     def raw_products(self, rows: da.Array) -> da.Array:
@@ -323,7 +340,7 @@ class NormalisedForm:
             implicit.node_products,
             rows,
             width=chebyshev.N_NODES * (self.covariates.shape[0] + 1),
-            by_cell=self._by_cell,
+            by_cell=self.by_cell,
             shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
         )
         gene_chunks = (entries.chunks[1],)
@@ -367,7 +384,7 @@ class NormalisedForm:
     def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ over each group's cells of ỹ C, ỹ and ỹ², (genes, groups · (q + 2)); one pass over the counts."""
         n_tested, n_basis, n_groups = covariates.shape[0] + 1, self.covariates.shape[0] + 1, groups.n_groupings + 1
-        by_cell = {**self._by_cell, "labels": groups.labels, "test_covariates": covariates}
+        by_cell = {**self.by_cell, "labels": groups.labels, "test_covariates": covariates}
         zero_fit = self.log_cpm.zero_fit(self.covariates)
         entries = sum_over_cells(
             implicit_groups.entry_group_sums,

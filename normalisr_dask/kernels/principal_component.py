@@ -1,0 +1,154 @@
+"""The first principal component of some genes over all cells, from sums over blocks of cells.
+
+The genes are freed of covariates and divided by their standard deviation, z; the genes × genes matrix Σ_cells z zᵀ has
+the loadings v as its top eigenvector, and vᵀz are the scores of the cells.
+"""
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from normalisr_dask.kernels.blocks import Block
+from normalisr_dask.kernels.coexpression import dense_residuals
+from normalisr_dask.kernels.implicit import dense_normalised
+
+Floats = NDArray[np.float64]
+#: Standard deviation, as a share of the mean, up to which a row is constant but for rounding.
+CONSTANT = 1e-12
+#: Sum of loadings that is zero but for rounding, so that it gives no sign.
+NO_SUM = 1e-8
+
+
+def standardise(block: Floats, *, mean: Floats, squares: Floats, n_cells: int) -> Floats:
+    """Return rows (q, n) less their mean and over their standard deviation; a constant row becomes zeros.
+
+    Parameters
+    ----------
+    block
+        Rows (q, n).
+    mean
+        Of all cells (q,).
+    squares
+        Sums of squares about the mean (q, 1).
+    n_cells
+        Number of all cells.
+    """
+    deviation = np.sqrt(squares[:, 0] / n_cells)
+    varies = deviation > CONSTANT * np.abs(mean)
+    inverse = np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0)
+    return np.asarray((block - mean[:, None]) * inverse[:, None])
+
+
+def dense_products(block: Block, *, coefficients: Floats, covariates: Floats, inverse_deviation: Floats) -> Floats:
+    """Return Σ_cells z zᵀ of one block, (genes, genes).
+
+    Parameters
+    ----------
+    block
+        Expression (genes, n).
+    coefficients
+        Of the genes on the covariates (genes, q).
+    covariates
+        (q, n).
+    inverse_deviation
+        1 over the standard deviation after covariates (genes,), 0 for a gene without variance.
+    """
+    standardised = dense_residuals(
+        block, coefficients=coefficients, covariates=covariates, inverse_norm=inverse_deviation, precision=np.float64
+    )
+    return np.asarray(standardised @ standardised.T)
+
+
+def dense_scores(
+    block: Block, *, coefficients: Floats, covariates: Floats, inverse_deviation: Floats, loadings: Floats
+) -> Floats:
+    """Return vᵀz of one block, (1, n); arguments as of :func:`dense_products`, and v (genes,)."""
+    standardised = dense_residuals(
+        block, coefficients=coefficients, covariates=covariates, inverse_norm=inverse_deviation, precision=np.float64
+    )
+    return np.asarray(loadings[None, :] @ standardised)
+
+
+def count_products(
+    block: Block,
+    *,
+    covariates: Floats,
+    cell_offset: Floats,
+    weights: Floats,
+    test_covariates: Floats,
+    fit: Floats,
+    gene_scaling: Floats,
+    coefficients: Floats,
+    inverse_deviation: Floats,
+) -> Floats:
+    """Return what :func:`dense_products` does, from counts.
+
+    Parameters
+    ----------
+    block
+        Counts (genes, n).
+    covariates, cell_offset, weights, fit, gene_scaling
+        What normalised expression is made of, as of :func:`normalisr_dask.kernels.implicit.dense_normalised`.
+    test_covariates
+        What the genes are freed of (q, n).
+    coefficients, inverse_deviation
+        As of :func:`dense_products`.
+    """
+    expression = dense_normalised(
+        block, covariates=covariates, cell_offset=cell_offset, weights=weights, fit=fit, gene_scaling=gene_scaling
+    )
+    return dense_products(
+        expression, coefficients=coefficients, covariates=test_covariates, inverse_deviation=inverse_deviation
+    )
+
+
+def count_scores(
+    block: Block,
+    *,
+    covariates: Floats,
+    cell_offset: Floats,
+    weights: Floats,
+    test_covariates: Floats,
+    fit: Floats,
+    gene_scaling: Floats,
+    coefficients: Floats,
+    inverse_deviation: Floats,
+    loadings: Floats,
+) -> Floats:
+    """Return what :func:`dense_scores` does, from counts; arguments as of :func:`count_products`, and v (genes,)."""
+    expression = dense_normalised(
+        block, covariates=covariates, cell_offset=cell_offset, weights=weights, fit=fit, gene_scaling=gene_scaling
+    )
+    return dense_scores(
+        expression,
+        coefficients=coefficients,
+        covariates=test_covariates,
+        inverse_deviation=inverse_deviation,
+        loadings=loadings,
+    )
+
+
+def top_loadings(products: Floats) -> Floats:
+    """Return the top eigenvector (genes,) of Σ_cells z zᵀ (genes, genes), of length 1 and with a positive sum.
+
+    Where the sum is zero, as of two genes that are opposites, the first of the largest loadings is positive.
+
+    Raises
+    ------
+    ValueError
+        If no gene varies, or a value is not finite.
+    """
+    if not np.isfinite(products).all():
+        msg = "expected finite expression of the genes, found NaN or infinity"
+        raise ValueError(msg)
+    last = len(products) - 1
+    eigenvalues, eigenvectors = scipy.linalg.eigh(products, subset_by_index=(last, last))
+    if eigenvalues[0] <= 0:
+        msg = "expected genes that vary after covariates, found none; their principal component is not defined"
+        raise ValueError(msg)
+    loadings: Floats = eigenvectors[:, 0]
+    size = np.abs(loadings)
+    total = loadings.sum()
+    if abs(total) <= NO_SUM:
+        total = loadings[np.flatnonzero(size >= size.max() * (1 - NO_SUM))[0]]
+    return loadings if total > 0 else -loadings
