@@ -1,11 +1,14 @@
 """Work done ahead in another thread, so that reading, parsing, sorting and compressing overlap."""
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Queue
 from threading import Event, Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 _POLL_SECONDS = 0.05
 
 
@@ -62,3 +65,36 @@ def in_background(items: Iterator[Item], *, ahead: int = 2) -> Generator[Item, N
                 waiting.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
+
+
+def mapped_in_threads(
+    function: Callable[[Item], Made], items: Iterable[Item], *, threads: int
+) -> Generator[Made, None, None]:
+    """Call a function for every item, in threads; no more than one item a thread waits.
+
+    Parameters
+    ----------
+    function
+        What to call; what it raises is raised here.
+    items
+        What to call it with.
+    threads
+        How many calls run at a time.
+
+    Yields
+    ------
+    Made
+        The results in the order of the items.
+    """
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
