@@ -12,16 +12,20 @@ one number, evaluated at Chebyshev nodes of the range of t and interpolated to t
 Letters of the shapes: G genes, q covariates, n cells of a block, r rows, m nodes.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
+from scipy.special import digamma
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float, scatter_entries
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
+from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
-from normalisr_dask.kernels.log_cpm import posterior_mean
+from normalisr_dask.kernels.log_cpm import coded, posterior_mean
 from normalisr_dask.kernels.normalisation import covariate_pairs, panels, variance_factor
 
 Floats = NDArray[np.float64]
@@ -30,11 +34,40 @@ ZERO_COUNT = np.zeros(1, dtype=np.int64)
 ROUNDING = 1e-13
 
 
+class Deviations(NamedTuple):
+    """s of a block of counts: entry by entry ``by_count[codes]``, so that no array as long as the entries is made.
+
+    Attributes
+    ----------
+    offsets, genes
+        Of the block as CSC: where the entries of every cell begin (n + 1,), and the entries' genes.
+    codes : unsigned or int64
+        Counts of the entries, or, where some are too large for a table, positions of the entries.
+    by_count : float64
+        s of every code.
+    shape
+        Genes and cells.
+    """
+
+    offsets: NDArray[np.integer[Any]]
+    genes: NDArray[np.integer[Any]]
+    codes: NDArray[np.integer[Any]]
+    by_count: Floats
+    shape: tuple[int, int]
+
+
+def coded_deviations(block: Block) -> Deviations:
+    """Return s = f(k) − f(0) of a block of counts; the total of all counts cancels. Stored zeros have s = 0."""
+    sparse = scipy.sparse.csc_array(block)
+    codes, by_count = coded(sparse.data, lambda k: digamma(k + 1.0) - digamma(1.0))
+    return Deviations(sparse.indptr, sparse.indices, codes, by_count, sparse.shape)
+
+
 def deviations(block: Block) -> scipy.sparse.csc_array:
-    """Return s = f(k) − f(0) of a block of counts, as sparse as the counts; the total of all counts cancels."""
-    sparse = as_sparse(block)
-    values = posterior_mean(sparse.data, 0.0) - posterior_mean(ZERO_COUNT, 0.0)
-    return scipy.sparse.csc_array((values, sparse.indices, sparse.indptr), shape=sparse.shape)
+    """Return s of a block of counts as CSC."""
+    own = coded_deviations(block)
+    values = own.by_count[own.codes]
+    return as_sparse(scipy.sparse.csc_array((values, own.genes, own.offsets), shape=own.shape))
 
 
 def zero_log_cpm(cell_offset: Floats) -> Floats:
@@ -47,11 +80,26 @@ def zero_log_cpm(cell_offset: Floats) -> Floats:
 
 def scaled_products(block: Block, *, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:
     """Return Σ_cells of s C/d², s/d, s z/d² and s²/d² with d the cell scale, (G, q + 3)."""
-    sparse = deviations(block)
     inverse = 1.0 / cell_scale
-    rows = np.vstack([covariates * inverse**2, inverse, zero_log_cpm(cell_offset) * inverse**2])
-    squares = scipy.sparse.csc_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
-    return np.column_stack([sparse @ rows.T, squares @ inverse**2])
+    rows = [*(covariates * inverse**2), inverse, zero_log_cpm(cell_offset) * inverse**2, inverse**2]
+    own = coded_deviations(block)
+    sums = np.zeros((own.shape[0], len(rows)))
+    _add_to_genes(own.offsets, own.genes, own.codes, own.by_count, np.column_stack(rows), sums)
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def _add_to_genes(offsets, genes, codes, by_count, rows, sums):  # type: ignore[no-untyped-def]
+    """Add s times every row's value in the cell to the gene, and s² times that of the last row."""
+    last = rows.shape[1] - 1
+    for cell in range(rows.shape[0]):
+        of_cell = rows[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            value = by_count[codes[entry]]
+            of_gene = sums[genes[entry]]
+            for row in range(last):
+                of_gene[row] += value * of_cell[row]
+            of_gene[last] += value * value * of_cell[last]
 
 
 def scaled_gram(*, covariates: Floats, cell_offset: Floats, cell_scale: Floats) -> Floats:
@@ -88,7 +136,6 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: 
 
     Genes without any residual variance say nothing about cells and are left out.
     """
-    sparse = deviations(block).T
     deviation = fit[:, -1]
     weight = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0) ** 2, 0.0)
     # r − mean = s/d + p·t with p = (1, B, mean) of the gene and t = (z, −C, −d)/d of the cell.
@@ -97,11 +144,28 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: 
         [zero_log_cpm(cell_offset) / cell_scale, -covariates / cell_scale, -np.ones((1, cell_scale.size))]
     )
     weighted = per_gene * weight[:, None]
-    squares = scipy.sparse.csr_array((sparse.data**2, sparse.indices, sparse.indptr), shape=sparse.shape)
-    result = (squares @ weight) / cell_scale**2
-    result += 2 * np.einsum("ck,kc->c", sparse @ weighted, per_cell) / cell_scale
+    own = coded_deviations(block)
+    sums = np.zeros((own.shape[1], weighted.shape[1] + 1))
+    of_genes = np.column_stack([weighted, weight])
+    _add_to_cells(own.offsets, own.genes, own.codes, own.by_count, of_genes, sums)
+    result = sums[:, -1] / cell_scale**2
+    result += 2 * np.einsum("ck,kc->c", sums[:, :-1], per_cell) / cell_scale
     result += np.einsum("kc,kl,lc->c", per_cell, weighted.T @ per_gene, per_cell, optimize=True)
     return np.asarray(result)[None]
+
+
+@njit(nogil=True, cache=True)
+def _add_to_cells(offsets, genes, codes, by_count, columns, sums):  # type: ignore[no-untyped-def]
+    """Add s times every column's value of the gene to the cell, and s² times that of the last column."""
+    last = columns.shape[1] - 1
+    for cell in range(sums.shape[0]):
+        of_cell = sums[cell]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            value = by_count[codes[entry]]
+            of_gene = columns[genes[entry]]
+            for column in range(last):
+                of_cell[column] += value * of_gene[column]
+            of_cell[last] += value * value * of_gene[last]
 
 
 # ---- normvar
@@ -180,25 +244,46 @@ def entry_sums(
     block: Block, *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, gene_scaling: Floats
 ) -> Floats:
     """Return Σ_cells of u² s C, u² s z̃, u² s² and u s, (G, q + 3)."""
-    sparse = deviations(block)
-    sums = np.zeros((sparse.shape[0], covariates.shape[0] + 3))
+    own = coded_deviations(block)
+    sums = np.zeros((own.shape[0], covariates.shape[0] + 3))
     rows = np.ascontiguousarray(with_zero_residual(covariates, cell_offset, zero_fit).T)
-    _add_entry_sums(sparse.indptr, sparse.indices, sparse.data, rows, np.log(weights), gene_scaling, sums)
+    _add_entry_sums(own.offsets, own.genes, own.codes, own.by_count, rows, np.log(weights), gene_scaling, sums)
     return sums
 
 
 @njit(nogil=True, cache=True)
-def _add_entry_sums(offsets, genes, values, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
+def _add_entry_sums(offsets, genes, codes, by_count, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
     n_rows = rows.shape[1]
+    scaling, growth = cell_buffers(offsets)
     for cell in range(rows.shape[0]):
-        for entry in range(offsets[cell], offsets[cell + 1]):
-            gene = genes[entry]
-            weight = np.exp(gene_scaling[gene] * log_weights[cell])
-            weighted = weight * values[entry]
+        start, stop = offsets[cell], offsets[cell + 1]
+        cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
+        of_cell = rows[cell]
+        for entry in range(start, stop):
+            weight = growth[entry - start]
+            weighted = weight * by_count[codes[entry]]
+            of_gene = sums[genes[entry]]
             for row in range(n_rows):
-                sums[gene, row] += weight * weighted * rows[cell, row]
-            sums[gene, n_rows] += weighted * weighted
-            sums[gene, n_rows + 1] += weighted
+                of_gene[row] += weight * weighted * of_cell[row]
+            of_gene[n_rows] += weighted * weighted
+            of_gene[n_rows + 1] += weighted
+
+
+@njit(nogil=True, cache=True)
+def cell_buffers(offsets):  # type: ignore[no-untyped-def]
+    """Return two arrays with room for the entries of any cell."""
+    most = 0
+    for cell in range(offsets.size - 1):
+        most = max(most, offsets[cell + 1] - offsets[cell])
+    return np.empty(most), np.empty(most)
+
+
+@njit(nogil=True, cache=True)
+def cell_growth(genes, gene_scaling, log_weight, scaling, growth):  # type: ignore[no-untyped-def]
+    """Write u of the entries of a cell to the first places of ``growth``; ``scaling`` is room for their t."""
+    for entry in range(genes.size):
+        scaling[entry] = gene_scaling[genes[entry]]
+    powers(scaling[: genes.size], log_weight, growth[: genes.size])
 
 
 def gene_fit(
@@ -255,34 +340,52 @@ def gene_fit(
 
 def entry_products(block: Block, rows: Block, *, weights: Floats, gene_scaling: Floats) -> Floats:
     """Return Σ_cells u s row for every row and gene, (r, G)."""
-    sparse = deviations(block)
-    weighted = np.empty_like(sparse.data)
-    _weigh_entries(sparse.indptr, sparse.indices, sparse.data, np.log(weights), gene_scaling, weighted)
+    own = coded_deviations(block)
+    log_weights = np.log(weights)
     if not scipy.sparse.issparse(rows):
-        return np.asarray((scipy.sparse.csc_array((weighted, sparse.indices, sparse.indptr), sparse.shape) @ rows.T).T)
+        sums = np.zeros((own.shape[0], len(rows)))
+        of_cells = np.ascontiguousarray(dense_float(rows).T)
+        _add_dense_products(*own[:4], of_cells, log_weights, gene_scaling, sums)
+        return np.ascontiguousarray(sums.T)
     by_cell = scipy.sparse.csc_array(rows)
-    products = np.zeros((rows.shape[0], sparse.shape[0]))
-    _add_row_products(
-        sparse.indptr, sparse.indices, weighted, by_cell.indptr, by_cell.indices, dense_float(by_cell.data), products
-    )
+    products = np.zeros((rows.shape[0], own.shape[0]))
+    of_rows = (by_cell.indptr, by_cell.indices, dense_float(by_cell.data))
+    _add_row_products(*own[:4], *of_rows, log_weights, gene_scaling, products)
     return products
 
 
 @njit(nogil=True, cache=True)
-def _weigh_entries(offsets, genes, values, log_weights, gene_scaling, weighted):  # type: ignore[no-untyped-def]
-    for cell in range(log_weights.size):
-        for entry in range(offsets[cell], offsets[cell + 1]):
-            weighted[entry] = np.exp(gene_scaling[genes[entry]] * log_weights[cell]) * values[entry]
+def _add_dense_products(offsets, genes, codes, by_count, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
+    n_rows = rows.shape[1]
+    scaling, growth = cell_buffers(offsets)
+    for cell in range(rows.shape[0]):
+        start, stop = offsets[cell], offsets[cell + 1]
+        cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
+        of_cell = rows[cell]
+        for entry in range(start, stop):
+            weighted = growth[entry - start] * by_count[codes[entry]]
+            of_gene = sums[genes[entry]]
+            for row in range(n_rows):
+                of_gene[row] += weighted * of_cell[row]
 
 
 @njit(nogil=True, cache=True)
-def _add_row_products(offsets, genes, values, row_offsets, rows, row_values, products):  # type: ignore[no-untyped-def]
+def _add_row_products(  # type: ignore[no-untyped-def]
+    offsets, genes, codes, by_count, row_offsets, rows, row_values, log_weights, gene_scaling, products
+):
+    scaling, growth = cell_buffers(offsets)
     for cell in range(offsets.size - 1):
+        if row_offsets[cell] == row_offsets[cell + 1]:
+            continue
+        start, stop = offsets[cell], offsets[cell + 1]
+        cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
+        for entry in range(start, stop):
+            growth[entry - start] *= by_count[codes[entry]]
         for position in range(row_offsets[cell], row_offsets[cell + 1]):
             row_value = row_values[position]
             sums = products[rows[position]]
-            for entry in range(offsets[cell], offsets[cell + 1]):
-                sums[genes[entry]] += row_value * values[entry]
+            for entry in range(start, stop):
+                sums[genes[entry]] += row_value * growth[entry - start]
 
 
 def complete_products(

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from normalisr_dask.kernels.blocks import Block
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
 from normalisr_dask.kernels.exclusive import Labels, group_of_cells
-from normalisr_dask.kernels.implicit import deviations, in_zero_residual, with_zero_residual
+from normalisr_dask.kernels.implicit import (
+    cell_buffers,
+    cell_growth,
+    coded_deviations,
+    in_zero_residual,
+    with_zero_residual,
+)
 from normalisr_dask.kernels.normalisation import covariate_pairs
 
 Floats = NDArray[np.float64]
@@ -40,19 +46,20 @@ def entry_group_sums(
     n_groupings: int,
 ) -> Floats:
     """Return Σ over each group's cells of u s (C of the test, 1), u² s b and u² s², flat, (G, (K + 1)(r + q + 3))."""
-    sparse = deviations(block)
+    own = coded_deviations(block)
     groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
     once = np.vstack([test_covariates, np.ones(labels.size)]).T
     twice = with_zero_residual(covariates, cell_offset, zero_fit).T
-    sums = np.zeros((sparse.shape[0], n_groupings + 1, once.shape[1] + twice.shape[1] + 1))
+    sums = np.zeros((own.shape[0], n_groupings + 1, once.shape[1] + twice.shape[1] + 1))
     chosen = np.flatnonzero(groups >= 0)
     cells = chosen[np.argsort(groups[chosen], kind="stable")]  # one group after the other: its sums stay in the cache
     _add_entry_sums(
         cells,
         groups,
-        sparse.indptr,
-        sparse.indices,
-        sparse.data,
+        own.offsets,
+        own.genes,
+        own.codes,
+        own.by_count,
         np.ascontiguousarray(once),
         np.ascontiguousarray(twice),
         np.log(weights),
@@ -64,19 +71,22 @@ def entry_group_sums(
 
 @njit(nogil=True, cache=True)
 def _add_entry_sums(  # type: ignore[no-untyped-def]
-    cells, groups, offsets, genes, values, once, twice, log_weights, gene_scaling, sums
+    cells, groups, offsets, genes, codes, by_count, once, twice, log_weights, gene_scaling, sums
 ):
     n_once, n_twice = once.shape[1], twice.shape[1]
+    scaling, growth = cell_buffers(offsets)
     for cell in cells:
-        for entry in range(offsets[cell], offsets[cell + 1]):
-            gene = genes[entry]
-            weight = np.exp(gene_scaling[gene] * log_weights[cell])
-            weighted = weight * values[entry]
-            of_group = sums[gene, groups[cell]]
+        start, stop = offsets[cell], offsets[cell + 1]
+        cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
+        group, of_once, of_twice = groups[cell], once[cell], twice[cell]
+        for entry in range(start, stop):
+            weight = growth[entry - start]
+            weighted = weight * by_count[codes[entry]]
+            of_group = sums[genes[entry], group]
             for row in range(n_once):
-                of_group[row] += weighted * once[cell, row]
+                of_group[row] += weighted * of_once[row]
             for row in range(n_twice):
-                of_group[n_once + row] += weight * weighted * twice[cell, row]
+                of_group[n_once + row] += weight * weighted * of_twice[row]
             of_group[n_once + n_twice] += weighted * weighted
 
 

@@ -8,8 +8,12 @@ mean and variance
 Source: Wang, Nature Communications 12:6395 (2021), doi:10.1038/s41467-021-26682-1.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import numpy as np
 import scipy.sparse
+from numba import njit
 from numpy.typing import NDArray
 from scipy.special import digamma, ndtri, polygamma
 
@@ -20,6 +24,8 @@ LOG_MILLION = float(np.log(1e6))
 
 #: Counts up to this one are looked up in a table made once a block; beyond it each entry is computed by itself.
 TABLE_SIZE = 1 << 14
+
+Function: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def posterior_proportion(counts: NDArray[np.generic], total: float) -> NDArray[np.float64]:
@@ -46,13 +52,21 @@ def posterior_variance(counts: NDArray[np.generic], total: float) -> NDArray[np.
     return _by_count(counts, lambda k: polygamma(1, k + 1.0) - polygamma(1, total + 2.0))
 
 
-def _by_count(counts: NDArray[np.generic], function) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
-    if counts.size == 0:
-        return np.empty(counts.shape)
-    largest = int(counts.max())
+def coded(counts: NDArray[np.generic], function: Function) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:
+    """Return codes (as the counts) and values so that ``values[codes]`` is the function of every count.
+
+    The codes are the counts and the values a table of the function, so that it is computed, and held, once a count.
+    """
+    codes = counts if counts.dtype.kind in "iu" else counts.astype(np.int64)
+    largest = int(codes.max()) if codes.size else 0
     if largest <= TABLE_SIZE:
-        return np.asarray(function(np.arange(largest + 1.0))[counts.astype(np.intp, copy=False)])
-    return np.asarray(function(counts.astype(np.float64)))
+        return np.asarray(codes), function(np.arange(largest + 1.0))
+    return np.arange(codes.size).reshape(codes.shape), function(counts.astype(np.float64)).ravel()
+
+
+def _by_count(counts: NDArray[np.generic], function: Function) -> NDArray[np.float64]:
+    codes, values = coded(counts, function)
+    return np.asarray(values[codes])
 
 
 def cell_summary(block: Block, *, cell_index: NDArray[np.int64], gene_index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -63,11 +77,21 @@ def cell_summary(block: Block, *, cell_index: NDArray[np.int64], gene_index: NDA
     sums = cell_sums(block, cell_index=cell_index, gene_index=gene_index)
     if not scipy.sparse.issparse(block):
         return np.vstack([sums, posterior_proportion(block, 0.0).sum(axis=0)])
-    sparse = as_sparse(block)
+    sparse = scipy.sparse.csc_array(block)
     at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), 0.0)
-    above_zero = posterior_proportion(sparse.data, 0.0) - at_zero
-    above = scipy.sparse.csc_array((above_zero, sparse.indices, sparse.indptr), shape=sparse.shape).sum(axis=0)
-    return np.vstack([sums, np.ravel(above) + at_zero * sparse.shape[0]])
+    codes, values = coded(sparse.data, lambda k: np.exp(digamma(k + 1.0) - digamma(2.0)) - at_zero)
+    above_zero = np.empty(sparse.shape[1])
+    _sum_by_cell(sparse.indptr, codes, values, above_zero)
+    return np.vstack([sums, above_zero + at_zero * sparse.shape[0]])
+
+
+@njit(nogil=True, cache=True)
+def _sum_by_cell(offsets, codes, values, sums):  # type: ignore[no-untyped-def]
+    for cell in range(sums.size):
+        total = 0.0
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            total += values[codes[entry]]
+        sums[cell] = total
 
 
 def sum_of_draws(
