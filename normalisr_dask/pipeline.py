@@ -24,7 +24,7 @@ from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
 from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
-from normalisr_dask.progress import RunProgress, Silent, watched
+from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
 from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
@@ -204,12 +204,12 @@ class Run:
         self.results.remove(name)
         self.progress.stage_started(name, TITLES[name], self._tasks(name))
         start = time.perf_counter()
-        with watched(self.client, name, self.progress):
+        with watched(self.client, name, self.progress), recorded_warnings() as warned:
             details = work()
         seconds = time.perf_counter() - start
         peak_worker_bytes = max(worker_peaks(self.client).values(), default=0)
         peaks = {"peak_worker_bytes": peak_worker_bytes, "peak_client_bytes": peak_bytes()}
-        self.manifest.record(name, {"seconds": seconds, **peaks, **details})
+        self.manifest.record(name, {"seconds": seconds, **peaks, "warnings": warned, **details})
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
 
     def _tasks(self, name: str) -> int:
@@ -263,11 +263,11 @@ class Run:
         covariates = normcov(values).compute()
         check_enough_cells(covariates, names)
         expression = with_form(log_cpm_of(counts, offset))
-        weights = compute_var(expression, covariates).compute()
-        kept = qc_outlier(weights)
+        fitted_weights = compute_var(expression, covariates).compute()
+        kept = qc_outlier(fitted_weights)
 
-        counts = counts.subset(cells=np.flatnonzero(kept))
-        offset, covariates, weights = offset[kept], covariates[:, kept], weights[kept]
+        qc_cells, counts = counts.cells, counts.subset(cells=np.flatnonzero(kept))
+        offset, covariates, weights = offset[kept], covariates[:, kept], fitted_weights[kept]
         normalised = normvar(with_form(log_cpm_of(counts, offset)), covariates, weights, scaling).dtn
         fit = _implicit(normalised_form(normalised)).fit.compute()
         self.results.write(
@@ -275,9 +275,12 @@ class Run:
             {
                 "gene": counts.genes,
                 "cell": counts.cells,
+                "qc_cell": qc_cells,
                 "covariate": np.array([*names, CONSTANT]),
             },
             {
+                "fitted_weight": fitted_weights,
+                "weight_kept": kept,
                 "log_cpm_offset": offset,
                 "cell_weight": weights,
                 "covariates": covariates,
@@ -330,11 +333,13 @@ class Run:
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
         self.results.publish("de")
-        hits = write_de_table(self.results, HIT_QVALUE, targets=screen.select(rows).targets)
+        targets = screen.select(rows).targets
+        hits = write_de_table(self.results, HIT_QVALUE, targets=targets)
         return {
             "note": f"{sum(hits):,} hits at Q <= {HIT_QVALUE} in {np.count_nonzero(hits):,} of {len(hits):,} groupings",
             "hits": [int(number) for number in hits],
             "groupings_left_out": np.delete(names, rows).tolist(),
+            "targets": None if targets is None else list(targets),
         }
 
     def _warn_of_untestable(self, names: NDArray[np.object_], variance: NDArray[np.float64]) -> None:

@@ -1,9 +1,10 @@
 """Who wants to know how a run goes, and how to find out from the scheduler."""
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -78,3 +79,26 @@ def watched(client: Client, name: str, progress: RunProgress) -> Iterator[None]:
 
 def _finished(dask_scheduler: Scheduler) -> int:
     return int(dask_scheduler.plugins[_PLUGIN].finished)
+
+
+@contextmanager
+def recorded_warnings() -> Iterator[list[str]]:
+    """Collect the texts of the warnings for users, each once, while the context lasts; they are shown all the same."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show_before = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, UserWarning) and str(message) not in texts:
+                texts.append(str(message))
+            show_before(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield texts

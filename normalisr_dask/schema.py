@@ -37,6 +37,8 @@ STAGES: dict[str, dict[str, Variable]] = {
     "normalisation": {
         "log_cpm_offset": Variable(("cell",), "float64", "What log-CPM subtracts from digamma(count + 1) - digamma(2)"),
         "cell_weight": Variable(("cell",), "float64", "Weight w of variance normalisation; 1 or more"),
+        "fitted_weight": Variable(("qc_cell",), "float64", "Weight of every cell that passed the bounds on counts"),
+        "weight_kept": Variable(("qc_cell",), "bool", "Whether that weight is no outlier, and the cell kept"),
         "covariates": Variable(("covariate", "cell"), "float64", "Covariates, standardised, with the constant one"),
         "gene_scaling": Variable(
             ("gene",), "float64", "Scaling t of variance normalisation: the gene's weights are w**t"

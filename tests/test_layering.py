@@ -27,6 +27,7 @@ LAYOUT: dict[str, set[str]] = {
     "results": {"schema"},
     "graph": {"validation"},
     "process_memory": set(),
+    "wording": set(),
     "worker_plugin": {"kernels"},
     "cluster": {"process_memory", "validation", "worker_plugin"},
     "steps": {"graph", "kernels", "ontology"} | FOUNDATIONS,
@@ -45,7 +46,7 @@ LAYOUT: dict[str, set[str]] = {
     "summary": {"storage"},
     "pipeline": {"calibration", "gene_pairs", "grouping_tests", "stored_expression"} | OF_A_RUN | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
-    "report": {"pipeline"} | BELOW_PIPELINE,
+    "report": {"pipeline", "settings", "wording"} | BELOW_PIPELINE,
     "normalisr": {"steps"},
     "limma": {"steps"},
     "cli": {
@@ -60,6 +61,7 @@ LAYOUT: dict[str, set[str]] = {
         "run_inputs",
         "settings",
         "summary",
+        "wording",
     }
     | BELOW_PIPELINE,
     "__init__": {"limma", "normalisr", "pipeline"} | BELOW_PIPELINE,

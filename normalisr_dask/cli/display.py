@@ -1,4 +1,4 @@
-"""How far a command is: live on a terminal, a line now and then elsewhere; and how numbers are written.
+"""How far a command is: live on a terminal, a line now and then elsewhere; and names with their values.
 
 Progress goes to stderr, so that stdout holds results alone.
 """
@@ -23,8 +23,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from normalisr_dask.wording import amount, duration
+
 SECONDS_BETWEEN_LINES = 15.0
-BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 @contextmanager
@@ -153,39 +154,6 @@ class PlainBytes:
         left = duration(max(total - done, 0) / rate)
         _print_line(f"{title}: {amount(done)} of {amount(total)}, {amount(rate)}/s, {left} left, {note}")
         self._next_line = now + SECONDS_BETWEEN_LINES
-
-
-def amount(n_bytes: float) -> str:
-    """Write a number of bytes.
-
-    Examples
-    --------
-    >>> amount(1_536_000_000)
-    '1.5 GB'
-    >>> amount(12)
-    '12 B'
-    """
-    for unit in BYTE_UNITS[:-1]:
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.0f} {BYTE_UNITS[-1]}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time.
-
-    Examples
-    --------
-    >>> [duration(seconds) for seconds in (0.04, 12.34, 75, 3723)]
-    ['0.0 s', '12.3 s', '1 min 15 s', '1 h 2 min']
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:

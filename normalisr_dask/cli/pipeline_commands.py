@@ -162,6 +162,9 @@ def run(
             "which another --qcut takes seconds; or the edges alone, for more genes than there is room for."
         ),
     ] = CoexStore.ALL,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="At the end, write OUT/report.html, or leave it out.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print tasks, bytes and memory of every stage; compute nothing.")
     ] = False,
@@ -175,8 +178,9 @@ def run(
     Quality control, log CPM, covariates, variance normalisation, removal of outlier cells, then a test of every
     grouping against every gene, and with --coex of every pair of genes, as Normalisr does them.
 
-    OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and OUT/coex_edges.parquet the tables,
-    OUT/manifest.json parameters, versions and times. The same command again goes on where it was interrupted.
+    OUT/report.html shows it all. OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and
+    OUT/coex_edges.parquet the tables, OUT/manifest.json parameters, versions and times. The same command again goes on
+    where it was interrupted.
     """
     work("run_work").run(
         store,
@@ -188,8 +192,20 @@ def run(
         coex=coex,
         qcut=qcut,
         coex_store=coex_store.value,
+        report=report,
         dry_run=dry_run,
     )
+
+
+def report(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Output folder of a run.")],
+) -> None:
+    """Write OUT/report.html of a run: figures and tables, one file for any browser, without network.
+
+    What was run, quality control, normalisation, tests of every grouping, co-expression, time and memory, as far as
+    the run has them. `run` does so at its end. Needs the packages of the extra: pip install 'normalisr-dask[report]'.
+    """
+    work("report_work").report(output)
 
 
 @takes_option_groups
@@ -213,6 +229,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     info: "normalisr-dask info counts.zarr",
     assign_guides: "normalisr-dask assign-guides guide_counts.h5 -o groupings.parquet --moi high --threshold 3",
     run: "normalisr-dask run counts.zarr -o results --groupby guide --reference control --covariate-columns batch",
+    report: "normalisr-dask report results",
     demo: "normalisr-dask demo",
 }
 

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from distributed import Client, KilledWorker
 from rich.console import Console
 from rich.table import Table
 
-from normalisr_dask.cli.display import amount, duration, print_facts, show_stages
+from normalisr_dask.cli.display import print_facts, show_stages
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, ScreenOptions
+from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
-from normalisr_dask.demo import DemoSummary
+from normalisr_dask.demo import RESULTS, DemoSummary
 from normalisr_dask.demo import demo as run_demo
 from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan
 from normalisr_dask.pipeline import run as run_pipeline
@@ -20,6 +22,7 @@ from normalisr_dask.planning import RunPlan
 from normalisr_dask.process_memory import parse_memory
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.summary import RunSummary
+from normalisr_dask.wording import amount, duration
 
 GROUPINGS_SHOWN = 10
 FAMILIES = {"tested": "tests", "control": "tests of controls", "permuted": "tests of permuted cells"}
@@ -36,6 +39,7 @@ def run(
     coex: bool,
     qcut: float,
     coex_store: Literal["all", "edges"],
+    report: bool,
     dry_run: bool,
 ) -> None:
     """Run the pipeline, or print its plan."""
@@ -58,6 +62,8 @@ def run(
     with _computing(cluster_settings) as client, show_stages(TITLES) as progress:
         summary = run_pipeline(settings, client, progress=progress)
     _print_summary(summary)
+    if report:
+        report_of_run(output)
 
 
 def demo(output: str, cluster: ClusterOptions, *, seed: int) -> None:
@@ -65,6 +71,7 @@ def demo(output: str, cluster: ClusterOptions, *, seed: int) -> None:
     with _computing(_cluster_settings(cluster)) as client, show_stages(TITLES) as progress:
         summary = run_demo(output, client, progress=progress, seed=seed)
     _print_summary(summary)
+    report_of_run(Path(output) / RESULTS)
     _print_truth(summary)
 
 

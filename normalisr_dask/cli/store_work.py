@@ -7,12 +7,13 @@ from typing import Any
 
 import zarr
 
-from normalisr_dask.cli.display import amount, duration, print_facts, show_bytes
+from normalisr_dask.cli.display import print_facts, show_bytes
 from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
 from normalisr_dask.storage.manifest import MANIFEST, Manifest
 from normalisr_dask.validation import listing
+from normalisr_dask.wording import amount, duration
 
 
 def ingest(

@@ -104,13 +104,17 @@ class ResultStore:
             array[...] = values[name]
         self.publish(stage)
 
+    def stored(self, stage: str, name: str) -> zarr.Array:
+        """Return one array of a stage as it is stored; a slice of it is read when it is taken."""
+        return zarr.open_array(self.path / stage / name, mode="r")
+
     def read(self, stage: str, name: str) -> NDArray[Any]:
         """Return one array of a stage, or the names of a dimension, in memory."""
-        return np.asarray(zarr.open_array(self.path / stage / name, mode="r")[...])
+        return np.asarray(self.stored(stage, name)[...])
 
     def open(self, stage: str, name: str) -> da.Array:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""
-        return da.from_zarr(zarr.open_array(self.path / stage / name, mode="r"))
+        return da.from_zarr(self.stored(stage, name))
 
     def work_folder(self, name: str) -> Path:
         """Return an empty folder for what is not yet results; the next run clears what is left of it."""

@@ -1,0 +1,129 @@
+"""The section on co-expression: degrees, correlations of the most connected genes, and the strongest edges."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from normalisr_dask.report.edge_pass import extract_edges
+from normalisr_dask.report.figures import (
+    FIRST,
+    LEVELS,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    Picture,
+    draw_tiles,
+    drawing,
+    log_x,
+    log_y,
+)
+from normalisr_dask.report.section import FinishedRun, Section
+from normalisr_dask.storage.result_tables import EDGE_TABLE
+
+Floats = NDArray[np.float64]
+
+GENES_IN_HEAT_MAP, EDGES_SHOWN, HUBS_SHOWN = 50, 100, 20
+
+
+def coexpression_section(run: FinishedRun) -> Section | None:
+    """Make the section on co-expression; None for a run without it.
+
+    Parameters
+    ----------
+    run
+        Any run.
+    """
+    if not run.has("edges"):
+        return None
+    genes, degree = run.results.read("edges", "gene"), run.results.read("edges", "degree")
+    details = run.manifest.stage("edges")
+    by_degree = np.argsort(-degree, kind="stable")
+    connected = by_degree[degree[by_degree] > 0]
+    chosen = connected[:GENES_IN_HEAT_MAP]
+    edges = extract_edges(run.results.output / EDGE_TABLE, genes, chosen, EDGES_SHOWN)
+    n_rows = int(degree.sum())
+    return Section(
+        "coexpression",
+        "Co-expression",
+        {
+            "qcut": details["qcut"],
+            "n_genes": genes.size,
+            "n_rows": n_rows,
+            "n_connected": connected.size,
+            "positive": edges.n_positive / max(1, n_rows),
+            "degree": _degrees(degree),
+            "heat_map": _heat_map(genes[chosen], edges.correlation) if chosen.size > 1 else None,
+            "hubs": [(str(genes[gene]), int(degree[gene])) for gene in connected[:HUBS_SHOWN]],
+            "edges": [
+                (str(genes[first]), str(genes[second]), r, q)
+                for first, second, r, q in zip(edges.first, edges.second, edges.r, edges.q, strict=True)
+            ],
+        },
+        facts={"edges": f"{n_rows:,} at Q ≤ {details['qcut']:g}"},
+    )
+
+
+def _degrees(degree: NDArray[np.int64]) -> Picture:
+    """Draw how many genes have how many edges."""
+    connected = degree[degree > 0]
+    highest = int(degree.max(initial=0))
+    with drawing("degree") as draft:
+        axes = draft.axes()
+        if connected.size:
+            degrees, numbers = np.unique(connected, return_counts=True)
+            axes.step(degrees, numbers[::-1].cumsum()[::-1], color=FIRST, where="pre")
+            log_x(axes)
+            log_y(axes)
+        axes.set(xlabel="Edges of a gene (degree)", ylabel="genes with as many or more")
+        middle = float(np.median(connected)) if connected.size else 0.0
+        return draft.picture(
+            alternative=(
+                f"Degree distribution: {connected.size:,} of {degree.size:,} genes have edges, {middle:g} in the "
+                f"median, {highest:,} at most."
+            ),
+            caption=f"Degrees of the {connected.size:,} genes with edges; both axes are logarithmic.",
+        )
+
+
+def _heat_map(names: NDArray[np.object_], correlation: Floats) -> Picture:
+    """Draw correlations between genes, those that are alike beside each other."""
+    order = _clustered(correlation)
+    shown = correlation[np.ix_(order, order)]
+    labels = [str(name) for name in names[order]]
+    largest = float(np.nanmax(np.abs(shown[~np.eye(len(order), dtype=bool)]), initial=0.0)) or 1.0
+    levels = np.nan_to_num(np.ceil(np.abs(shown) / largest * LEVELS)).clip(0, LEVELS).astype(np.int64)
+    np.fill_diagonal(levels, 0)
+    edges = np.arange(len(order) + 1, dtype=np.float64) - 0.5
+    with drawing("heat-map", width=7.2, height=7.2) as draft:
+        axes = draft.axes()
+        for colour, is_sign in ((POSITIVE, shown > 0), (NEGATIVE, shown < 0)):
+            draw_tiles(axes, np.where(is_sign, levels, 0), edges, edges, colour)
+        axes.plot(np.arange(len(order)), np.arange(len(order)), "s", color=MUTED, markersize=2)
+        axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=6.5)
+        axes.set_yticks(range(len(order)), labels, fontsize=6.5)
+        axes.tick_params(length=0)
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[-1], edges[0]), aspect="equal")
+        axes.spines[:].set_visible(False)
+        n_pairs = len(order) * (len(order) - 1) // 2
+        n_edges = np.count_nonzero(levels) // 2
+        return draft.picture(
+            alternative=(
+                f"Heat map of correlations between the {len(order)} most connected genes, clustered: {n_edges:,} of "
+                f"{n_pairs:,} pairs have an edge, with R from {np.nanmin(shown):.2f} to {largest:.2f}. "
+                "The table of the strongest edges below has numbers."
+            ),
+            caption=(
+                f"R between the {len(order)} most connected genes, ordered by average-linkage clustering of 1 − R. "
+                f"Full colour is |R| = {largest:.2f}; pairs without an edge are blank."
+            ),
+        )
+
+
+def _clustered(correlation: Floats) -> NDArray[np.int64]:
+    """Return an order in which genes that are alike are beside each other; no edge counts as R = 0."""
+    distance = 1 - np.nan_to_num(correlation)
+    np.fill_diagonal(distance, 0.0)
+    if len(distance) < 3:
+        return np.arange(len(distance))
+    return np.asarray(leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True)))

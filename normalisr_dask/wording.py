@@ -1,0 +1,60 @@
+"""How numbers are written for people."""
+
+BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def amount(n_bytes: float) -> str:
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> amount(1_536_000_000)
+    '1.5 GB'
+    >>> amount(12)
+    '12 B'
+    """
+    for unit in BYTE_UNITS[:-1]:
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.0f} {BYTE_UNITS[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (0.04, 12.34, 75, 3723)]
+    ['0.0 s', '12.3 s', '1 min 15 s', '1 h 2 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def p_value(value: float) -> str:
+    """Write a P-value or a Q-value.
+
+    Examples
+    --------
+    >>> [p_value(value) for value in (0.0321, 4.44e-12, 0.0)]
+    ['0.032', '4.4e-12', '< 1e-300']
+    """
+    if value == 0:
+        return "< 1e-300"
+    return f"{value:.2g}" if value >= 1e-3 else f"{value:.1e}"
+
+
+def effect(value: float) -> str:
+    """Write an effect or a correlation.
+
+    Examples
+    --------
+    >>> effect(-0.5)
+    '-0.500'
+    """
+    return f"{value:.3f}"
