@@ -96,7 +96,8 @@ def goe(
     without identifier are left out of the comparison. Cost: seconds, most of it for reading the files.
 
     normalisr 1.0.0 asks goatools for the same, but goatools from version 0.9 on does not know the name under which
-    Normalisr hands it ``evidence_set``, and takes all evidence: ``evidence_set=None`` gives the numbers of that.
+    Normalisr hands it ``evidence_set``, and takes all evidence: ``evidence_set=None`` gives the numbers of that. Its list
+    of genes lacks those that are annotated by an alternative identifier of the top term, which its table counts.
 
     References
     ----------

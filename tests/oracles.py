@@ -5,14 +5,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import Any
+from unittest.mock import patch
 
+import biothings_client
 import numpy as np
+import sklearn.decomposition
 from numpy.typing import NDArray
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its docstrings hold invalid escape sequences
+    import normalisr.gocovt
     import normalisr.normalisr as published
 
 Floats = NDArray[np.float64]
@@ -49,6 +53,45 @@ normvar = _quietly(published.normvar, nth=1)
 de = _quietly(published.de, nth=1)
 coex = _quietly(published.coex, nth=1)
 binnet = _quietly(published.binnet)
+goe = _quietly(normalisr.gocovt.goe)
+gotop = _quietly(published.gotop)
+
+
+def pccovt(*arguments: Any, **options: Any) -> Floats:
+    """Return what normalisr does, but for its randomised SVD, which is wrong by up to 1 %, and the sign."""
+    exact = partial(sklearn.decomposition.TruncatedSVD, algorithm="arpack", tol=0)
+    with quiet(), patch.object(sklearn.decomposition, "TruncatedSVD", exact):
+        return published.pccovt(*arguments, **options)
+
+
+class GeneNames:
+    """Stands in for the web service of gene names, which normalisr asks and tests cannot reach."""
+
+    def __init__(self, identifiers: dict[str, str]) -> None:
+        self.identifiers = identifiers
+        self.asked: dict[str, str] = {}
+
+    def querymany(self, names: list[str], **asked: str) -> list[dict[str, Any]]:
+        """Answer as the service does: with a score, with the identifiers nested, and with what was not found."""
+        self.asked = asked
+        found = [
+            {"query": name, "_score": 2.0, "ids": {"of": self.identifiers[name]}}
+            for name in names
+            if name in self.identifiers
+        ]
+        worse = [answer | {"_score": 1.0, "ids": {"of": "another"}} for answer in found]
+        return [*found, *worse, *({"query": name, "notfound": True} for name in names if name not in self.identifiers)]
+
+
+@contextmanager
+def gene_names(identifiers: dict[str, str]) -> Iterator[GeneNames]:
+    """Answer questions to the web service from a dict; to be asked with ``conversion=CONVERSION``."""
+    service = GeneNames(identifiers)
+    with patch.object(biothings_client, "get_client", lambda _: service):
+        yield service
+
+
+CONVERSION = ("symbol", "ids.of", "human")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from normalisr_dask.kernels.association import residual_variance, varies
 from normalisr_dask.kernels.blocks import Block
-from normalisr_dask.kernels.coexpression import dense_residuals
+from normalisr_dask.kernels.coexpression import dense_residuals, inverse_norm
 from normalisr_dask.kernels.implicit import dense_normalised
 
 Floats = NDArray[np.float64]
@@ -34,9 +35,23 @@ def standardise(block: Floats, *, mean: Floats, squares: Floats, n_cells: int) -
         Number of all cells.
     """
     deviation = np.sqrt(squares[:, 0] / n_cells)
-    varies = deviation > CONSTANT * np.abs(mean)
-    inverse = np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0)
+    not_constant = deviation > CONSTANT * np.abs(mean)
+    inverse = np.where(not_constant, 1.0 / np.where(not_constant, deviation, 1.0), 0.0)
     return np.asarray((block - mean[:, None]) * inverse[:, None])
+
+
+def inverse_deviation(squares: Floats, *, n_cells: int) -> Floats:
+    """Return 1 over the standard deviation after covariates (genes,), 0 for a gene without variance.
+
+    Parameters
+    ----------
+    squares
+        As of :func:`normalisr_dask.kernels.association.row_squares` (genes, 3).
+    n_cells
+        Number of all cells.
+    """
+    variance = np.where(varies(squares), residual_variance(squares, n_cells=n_cells), 0.0)
+    return inverse_norm(variance, n_cells=1)
 
 
 def dense_products(block: Block, *, coefficients: Floats, covariates: Floats, inverse_deviation: Floats) -> Floats:
@@ -51,7 +66,7 @@ def dense_products(block: Block, *, coefficients: Floats, covariates: Floats, in
     covariates
         (q, n).
     inverse_deviation
-        1 over the standard deviation after covariates (genes,), 0 for a gene without variance.
+        From :func:`inverse_deviation` (genes,).
     """
     standardised = dense_residuals(
         block, coefficients=coefficients, covariates=covariates, inverse_norm=inverse_deviation, precision=np.float64

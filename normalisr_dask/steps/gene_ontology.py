@@ -11,8 +11,6 @@ from normalisr_dask.graph.calls import Kernel
 from normalisr_dask.graph.inputs import as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
 from normalisr_dask.kernels import principal_component as kernels
-from normalisr_dask.kernels.association import residual_variance
-from normalisr_dask.kernels.coexpression import inverse_norm
 from normalisr_dask.kernels.normalisation import row_sums, squares_about
 from normalisr_dask.ontology import EVIDENCE, goe
 from normalisr_dask.results import TopTerm
@@ -212,10 +210,9 @@ def _first_component(expression: NormalisedForm | DenseForm, basis: da.Array) ->
     """Return the scores of all cells (1, cells) after removal of a basis (q, cells) that holds the constant one."""
     n_genes, n_cells = expression.shape
     own = expression.residuals(basis, gram(basis))
-    variance = map_genes(residual_variance, own.squares, n_cells=n_cells)
     by_gene = {
         "coefficients": own.fit.rechunk(-1),
-        "inverse_deviation": map_genes(inverse_norm, variance, n_cells=1).rechunk(-1),
+        "inverse_deviation": map_genes(kernels.inverse_deviation, own.squares, n_cells=n_cells).rechunk(-1),
     }
     kernels_of: tuple[Kernel, Kernel] = kernels.dense_products, kernels.dense_scores
     if isinstance(expression, NormalisedForm):
