@@ -95,9 +95,9 @@ def goe(
     P-values the first identifier. A synonym of several genes stands for none, a symbol of several for the first. Genes
     without identifier are left out of the comparison. Cost: seconds, most of it for reading the files.
 
-    normalisr 1.0.0 asks goatools for the same, but goatools from version 0.9 on does not know the name under which
-    Normalisr hands it ``evidence_set``, and takes all evidence: ``evidence_set=None`` gives the numbers of that. Its list
-    of genes lacks those that are annotated by an alternative identifier of the top term, which its table counts.
+    normalisr 1.0.0 asks goatools for the same, but today's goatools does not know the name under which it is handed
+    ``evidence_set``, and takes all evidence: ``evidence_set=None`` gives the numbers of that. normalisr's list of genes
+    lacks those that are annotated by an alternative identifier of the top term, which its table counts.
 
     References
     ----------

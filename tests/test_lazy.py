@@ -80,6 +80,8 @@ LAZY_STEPS = {
     "coex, implicit": lambda data: nd.coex(data.expression, data.covariates, bs=40),
     "coex, float32": lambda data: nd.coex(data.expression, data.covariates, bs=40, dtype="float32"),
     "coex, dense": lambda data: nd.coex(data.expression[1:], data.covariates, bs=40),
+    "pccovt, implicit": lambda data: nd.pccovt(data.expression, data.covariates, range(N_GENES), range(20)),
+    "pccovt, dense": lambda data: nd.pccovt(data.expression[1:], data.covariates, range(1, N_GENES), range(1, 20)),
 }
 
 # Whose results are not dense float64 with dimensions.

@@ -16,6 +16,8 @@ from normalisr_dask.kernels.implicit import dense_normalised
 Floats = NDArray[np.float64]
 #: Standard deviation, as a share of the mean, up to which a row is constant but for rounding.
 CONSTANT = 1e-12
+#: Eigenvalue of the standardised covariates' Gram matrix, as a share of the largest one, up to which it is rounding.
+NO_DIRECTION = 1e-12
 #: Sum of loadings that is zero but for rounding, so that it gives no sign.
 NO_SUM = 1e-8
 
@@ -38,6 +40,28 @@ def standardise(block: Floats, *, mean: Floats, squares: Floats, n_cells: int) -
     not_constant = deviation > CONSTANT * np.abs(mean)
     inverse = np.where(not_constant, 1.0 / np.where(not_constant, deviation, 1.0), 0.0)
     return np.asarray((block - mean[:, None]) * inverse[:, None])
+
+
+def whitening(gram: Floats) -> Floats:
+    """Return W (q, q) of which W × rows are orthonormal, but for rows of zeros in place of those that others determine.
+
+    Covariates may nearly determine each other, as a total and its square do; rows that do not give coefficients that
+    are good to all digits.
+
+    Parameters
+    ----------
+    gram
+        Rows × rowsᵀ (q, q).
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(gram)
+    kept = eigenvalues > NO_DIRECTION * eigenvalues.max(initial=0.0)
+    scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, eigenvalues, 1.0)), 0.0)
+    return np.asarray(scale[:, None] * eigenvectors.T)
+
+
+def mixed(block: Floats, *, weights: Floats) -> Floats:
+    """Return weights (q, q) × rows (q, n)."""
+    return np.asarray(weights @ block)
 
 
 def inverse_deviation(squares: Floats, *, n_cells: int) -> Floats:

@@ -173,15 +173,13 @@ def pccovt(
            [-1.949, -0.316,  0.316,  1.949]])
     """
     expression = expression_of(dt, "dt")
-    n_genes, n_cells = expression.shape
+    n_genes = expression.shape[0]
     if n_genes != len(namet):
         msg = f"expected a name in namet for each of {n_genes:,} genes of dt, found {len(namet):,}"
         raise ValueError(msg)
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     chosen = expression.chosen(_positions(namet, genes))
-    basis = da.ones((1, n_cells), chunks=(1, covariates.chunks[1]))
-    if condcov and covariates.shape[0]:
-        basis = da.concatenate([_standardised(covariates), basis]).rechunk({0: -1})
+    basis = _orthonormal(covariates) if condcov and covariates.shape[0] else _ones(covariates)
     return da.concatenate([covariates, _first_component(chosen, basis)]).rechunk({0: -1})
 
 
@@ -199,15 +197,25 @@ def _positions(namet: Sequence[str], genes: Sequence[str]) -> NDArray[np.int64]:
     return np.sort(np.array([places[name] for name in wanted], dtype=np.int64))
 
 
-def _standardised(covariates: da.Array) -> da.Array:
+def _orthonormal(covariates: da.Array) -> da.Array:
+    """Return an orthonormal basis (covariates + 1, cells) of the covariates and the constant one."""
     n_cells = covariates.shape[1]
     mean = sum_over_cells(row_sums, covariates, width=1)[:, 0] / n_cells
     squares = sum_over_cells(squares_about, covariates, width=1, by_gene={"mean": mean})
-    return map_matrix(kernels.standardise, covariates, by_gene={"mean": mean, "squares": squares}, n_cells=n_cells)
+    standardised = map_matrix(
+        kernels.standardise, covariates, by_gene={"mean": mean, "squares": squares}, n_cells=n_cells
+    )
+    rows = da.concatenate([standardised, _ones(covariates)]).rechunk({0: -1})
+    weights = call_once(kernels.whitening, gram(rows), shape=(rows.shape[0],) * 2)
+    return map_matrix(kernels.mixed, rows, shared={"weights": weights})
+
+
+def _ones(like: da.Array) -> da.Array:
+    return da.ones((1, like.shape[1]), chunks=(1, like.chunks[1]))
 
 
 def _first_component(expression: NormalisedForm | DenseForm, basis: da.Array) -> da.Array:
-    """Return the scores of all cells (1, cells) after removal of a basis (q, cells) that holds the constant one."""
+    """Return the scores of all cells (1, cells) after removal of a basis (q, cells), which spans the constant one."""
     n_genes, n_cells = expression.shape
     own = expression.residuals(basis, gram(basis))
     by_gene = {

@@ -45,6 +45,15 @@ def test_constant_rows_become_zeros():
     np.testing.assert_allclose(found, [[-np.sqrt(1.5), 0, np.sqrt(1.5)], [0] * 3, [0] * 3], atol=1e-15)
 
 
+def test_whitened_rows_are_orthonormal():
+    rows = RANDOM.normal(size=(4, 30))
+    rows = np.vstack([rows, rows[0] + 1e-4 * rows[1], rows[2] - rows[3]])
+    whitened = kernels.mixed(rows, weights=kernels.whitening(rows @ rows.T))
+    determined = np.abs(whitened).max(axis=1) == 0
+    assert determined.sum() == 2
+    np.testing.assert_allclose((whitened @ whitened.T)[~determined][:, ~determined], np.eye(4), atol=1e-12)
+
+
 def test_blocks_without_cells():
     none = np.empty((2, 0))
     arguments = {"coefficients": np.ones((2, 1)), "covariates": np.empty((1, 0)), "inverse_deviation": np.ones(2)}
