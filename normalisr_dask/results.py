@@ -206,3 +206,22 @@ class TopTerm(NamedTuple):
     goe: pd.DataFrame
     gotop: str
     genes: list[str]
+
+
+class _NamedValues(dict):
+    """A dict whose values are attributes, too."""
+
+    def __getattr__(self, name: str):
+        try:
+            return self[name]
+        except KeyError:
+            msg = f"there is no {name!r}; there is {', '.join(map(str, self))}"
+            raise AttributeError(msg) from None
+
+
+class EList(_NamedValues):
+    """Log-expression ``E`` (genes, samples) with ``weights``, ``genes``, ``design`` or ``targets``, as far as given."""
+
+
+class LinearFit(_NamedValues):
+    """A linear model of every gene; ``vooma_lm_fit`` and ``lm_fit`` say what is in it."""

@@ -77,6 +77,7 @@ DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",
     ("steps/gene_ontology.py", "gotop"): "which genes have most edges decides what is looked up",
+    ("graph/rows.py", "RowPasses"): "the passes of linear models start from what the last one found of every gene",
     ("steps/normalisation.py", "compute_var"): "with stepmax > 1, each round starts from the weights of the last",
 }
 
