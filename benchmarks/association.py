@@ -42,6 +42,7 @@ import scipy.io
 import scipy.sparse
 import scipy.special
 from association_de import DE_DATA, DE_LINES
+from association_run import RUN_DATA, RUN_LINES
 from comparison import EXACT_P, N_CORES, OURS, P_TOLERANCE, TOLERANCE, Arrays, Line, log_p_difference, published
 
 import normalisr_dask as nd
@@ -97,10 +98,14 @@ def published_expression(counts: scipy.sparse.csc_array) -> Arrays:
     return {"expression": expression, "covariates": covariates}
 
 
-DATA: dict[str, Callable[[Path], tuple[Arrays, Arrays]]] = DE_DATA | {
-    "simulated expression": simulated_expression,
-    "pbmc3k expression": pbmc3k_expression,
-}
+DATA: dict[str, Callable[[Path], tuple[Arrays, Arrays]]] = (
+    DE_DATA
+    | RUN_DATA
+    | {
+        "simulated expression": simulated_expression,
+        "pbmc3k expression": pbmc3k_expression,
+    }
+)
 
 
 # ---- programs
@@ -172,27 +177,35 @@ def same_correlations_float32(data: Arrays, theirs: Arrays, ours: Arrays) -> flo
     return same_correlations(data, theirs, ours, tolerance=1e-6, p_tolerance=1e-4, nearly_one=0.1)
 
 
-LINES = {
-    "coex-binnet-pbmc3k": Line(
-        "pbmc3k expression", "normalisr", {OURS: our_network, "normalisr": published_network}, same_network, goal=8.0
-    ),
-    "coex-float64": Line(
-        "simulated expression",
-        "X @ X.T",
-        {OURS: our_coex, "X @ X.T": numpy_product},
-        same_correlations,
-        goal=1 / 1.35,
-        blas_threads=N_CORES,
-    ),
-    "coex-float32": Line(
-        "simulated expression",
-        "X @ X.T",
-        {OURS: our_coex_float32, "X @ X.T": numpy_product},
-        same_correlations_float32,
-        goal=1 / 0.9,
-        blas_threads=N_CORES,
-    ),
-} | DE_LINES
+LINES = (
+    {
+        "coex-binnet-pbmc3k": Line(
+            "pbmc3k expression",
+            "normalisr",
+            {OURS: our_network, "normalisr": published_network},
+            same_network,
+            goal=8.0,
+        ),
+        "coex-float64": Line(
+            "simulated expression",
+            "X @ X.T",
+            {OURS: our_coex, "X @ X.T": numpy_product},
+            same_correlations,
+            goal=1 / 1.35,
+            blas_threads=N_CORES,
+        ),
+        "coex-float32": Line(
+            "simulated expression",
+            "X @ X.T",
+            {OURS: our_coex_float32, "X @ X.T": numpy_product},
+            same_correlations_float32,
+            goal=1 / 0.9,
+            blas_threads=N_CORES,
+        ),
+    }
+    | DE_LINES
+    | RUN_LINES
+)
 
 
 # ---- measuring

@@ -111,19 +111,19 @@ def two_stores(folder: Path) -> tuple[Arrays, Arrays]:
     names = {}
     for name, n_cells in (("tiny", 1_000), ("few_cells", 50_000), ("many_cells", 200_000)):
         path = folder / f"{name}.zarr"
-        _write_store(path, simulated.counts, simulated.gene_names, n_cells)
+        write_store(path, simulated.counts, simulated.gene_names, n_cells)
         names[name] = np.array(str(path))
     return {"few_cells": names["tiny"], "many_cells": names["tiny"]}, names
 
 
-def _write_store(path: Path, counts: scipy.sparse.csc_array, gene_names: list[str], n_cells: int) -> None:
+def write_store(path: Path, counts: scipy.sparse.csc_array, gene_names: list[str], n_cells: int) -> None:
     """Write a store whose cells are those of the counts, thinned anew each time that they are repeated."""
     random = np.random.default_rng(8)
     path.parent.mkdir(parents=True, exist_ok=True)
     obs = pd.DataFrame(index=[f"cell{number}" for number in range(n_cells)])
     with CountStoreWriter(path, obs=obs, var=pd.DataFrame(index=gene_names)) as writer:
         for start in range(0, n_cells, 1_000):
-            block = counts[:, start % 10_000 : start % 10_000 + 1_000].copy()
+            block = counts[:, start % counts.shape[1] :][:, :1_000].copy()
             block.data = random.binomial(block.data, 0.9).astype(np.uint32)
             block.eliminate_zeros()
             writer.append(np.diff(block.indptr), block.indices, block.data)

@@ -8,7 +8,9 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import scipy.sparse
 
+from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
 
 GENES, CELLS, WIDTH = "genes", "cells", "width"
@@ -169,9 +171,11 @@ def _call(
 def _sum_of_blocks(*arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, ...], cells_per_block: int) -> Any:
     """Add up what the call gives for the blocks of a range of cells, one after the other."""
     n_cells = arrays[by_cell.index(True)].shape[-1]
+    if n_cells <= cells_per_block:
+        return call(*arrays)
     total: Any = None
-    for start in range(0, max(n_cells, 1), cells_per_block):
-        cells = slice(start, start + cells_per_block)
+    for start in range(0, n_cells, cells_per_block):
+        cells = slice(start, min(start + cells_per_block, n_cells))
         of_block = [_last_axis(array, cells) if cut else array for array, cut in zip(arrays, by_cell, strict=True)]
         part = call(*of_block)
         if total is None:
@@ -182,7 +186,9 @@ def _sum_of_blocks(*arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, 
 
 
 def _last_axis(array: Any, cells: slice) -> Any:
-    return array[cells] if array.ndim == 1 else array[:, cells]
+    if scipy.sparse.issparse(array):
+        return columns_of(scipy.sparse.csc_array(array), cells)
+    return array[..., cells]
 
 
 def _expanded(*arrays: Any, call: Callable[..., Any], axis: int) -> Any:
