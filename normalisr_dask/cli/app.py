@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from normalisr_dask.cli import pipeline_commands
+from normalisr_dask.cli import normalisr_commands, pipeline_commands
+from normalisr_dask.cli.lazy import work
 from normalisr_dask.cli.messages import PROGRAM, describe, ignore_abandoned_coroutines, one_line_warnings, tell
 
 DEBUG_VARIABLE = "NORMALISR_DASK_DEBUG"
@@ -33,6 +34,9 @@ From Cell Ranger's matrix to P-values:
 
 Which guide a cell carries, from guide UMI counts:
   normalisr-dask assign-guides guide_counts.h5 -o guides.parquet
+
+Normalisr's own commands, with its words, on its text files and on Zarr stores:
+  normalisr-dask qc_reads|subset|lcpm|normcov|fitvar|qc_outlier|normvar|de|coex|binnet|gocovt …
 
 `normalisr-dask COMMAND --help` explains a command and all its options.
 """
@@ -94,6 +98,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 pipeline_commands.register(app)
+normalisr_commands.register(app)
 
 
 @app.callback(help=OVERVIEW.partition("\n")[0])
@@ -101,11 +106,14 @@ def show_overview(
     context: typer.Context,
     *,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", help="Tell on stderr what is done, step by step.")] = False,
     _debug: Annotated[
         bool, typer.Option("--debug", help=f"Show tracebacks; so does {DEBUG_VARIABLE}=1 in the environment.")
     ] = False,
 ) -> None:
     """Print the overview, or the version, if there is no command."""
+    if verbose:
+        work("computing").log_to_stderr()
     if show_version:
         typer.echo(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit

@@ -1,15 +1,13 @@
 """What ``run`` and ``demo`` do."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed import Client, KilledWorker
 from rich.console import Console
 from rich.table import Table
 
+from normalisr_dask.cli.computing import computing, settings_of
 from normalisr_dask.cli.display import print_facts, show_stages
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, ScreenOptions
 from normalisr_dask.cli.report_work import report_of_run
@@ -19,7 +17,6 @@ from normalisr_dask.demo import demo as run_demo
 from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan
 from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
-from normalisr_dask.process_memory import parse_memory
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.summary import RunSummary
 from normalisr_dask.wording import amount, duration
@@ -53,13 +50,13 @@ def run(
         qcut=qcut,
         coex_store=coex_store,
     )
-    cluster_settings = _cluster_settings(cluster)
+    cluster_settings = settings_of(cluster)
     if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
         run_plan = _plan(settings, cluster_settings)
     if dry_run:
         _print_plan(run_plan)
         return
-    with _computing(cluster_settings) as client, show_stages(TITLES) as progress:
+    with computing(cluster_settings) as client, show_stages(TITLES) as progress:
         summary = run_pipeline(settings, client, progress=progress)
     _print_summary(summary)
     if report:
@@ -68,19 +65,11 @@ def run(
 
 def demo(output: str, cluster: ClusterOptions, *, seed: int) -> None:
     """Run everything on simulated data and compare with the truth."""
-    with _computing(_cluster_settings(cluster)) as client, show_stages(TITLES) as progress:
+    with computing(settings_of(cluster)) as client, show_stages(TITLES) as progress:
         summary = run_demo(output, client, progress=progress, seed=seed)
     _print_summary(summary)
     report_of_run(Path(output) / RESULTS)
     _print_truth(summary)
-
-
-def _cluster_settings(options: ClusterOptions) -> ClusterSettings:
-    """Read the amount of memory that was typed."""
-    values = asdict(options)
-    if options.memory_limit is not None:
-        values["memory_limit"] = parse_memory(options.memory_limit)
-    return ClusterSettings(**values)
 
 
 def _grouping_settings(options: GroupingOptions) -> dict[str, Any]:
@@ -103,22 +92,6 @@ def _screen_settings(options: ScreenOptions) -> dict[str, Any]:
 def _names(typed: str | None) -> tuple[str, ...]:
     """Split names at commas."""
     return tuple(name.strip() for name in (typed or "").split(",") if name.strip())
-
-
-@contextmanager
-def _computing(settings: ClusterSettings) -> Iterator[Client]:
-    """Connect to the cluster, and say what the loss of a worker means."""
-    try:
-        with connect(settings) as client:
-            if settings.dashboard:
-                Console(stderr=True, highlight=False).print(f"dashboard: {client.dashboard_link}", markup=False)
-            yield client
-    except KilledWorker as error:
-        msg = (
-            "workers died over the same task, most likely out of memory; "
-            "give them more (--memory-limit) or have fewer of them (--workers), and run the same command again to go on"
-        )
-        raise RuntimeError(msg) from error
 
 
 def _plan(settings: RunSettings, cluster: ClusterSettings) -> RunPlan:

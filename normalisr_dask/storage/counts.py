@@ -1,5 +1,6 @@
 """Counts of a store as a lazy matrix, genes × cells, with the names that go with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from uuid import uuid4
@@ -98,6 +99,12 @@ class Counts:
             da.from_array(self.cell_positions, chunks=(self.chunks,)),
             da.from_array(genes, chunks=-1),
         )
+
+    def blocks(self) -> Iterator[scipy.sparse.csc_array]:
+        """Read the counts a block of cells at a time, genes × cells."""
+        reader, genes = self._reader, self.gene_positions
+        for cells in np.split(self.cell_positions, np.cumsum(self.chunks)[:-1]):
+            yield reader.read(cells, genes)
 
     def subset(self, *, genes: NDArray[np.int64] | None = None, cells: NDArray[np.int64] | None = None) -> "Counts":
         """Return the counts of the genes and cells at these positions (of this object), ascending; reads nothing."""

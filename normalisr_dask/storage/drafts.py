@@ -19,7 +19,7 @@ class Drafts:
     Parameters
     ----------
     outputs
-        Names of files or Zarr stores to write. What is there already is replaced, at the end; URLs are written in place.
+        Names of files or Zarr stores to write; what is there already is replaced at the end. URLs are written in place.
 
     Raises
     ------

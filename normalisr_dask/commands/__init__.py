@@ -1,0 +1,1 @@
+"""Normalisr's commands: from files to files, through the steps; what computes them."""
