@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
+from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests
 from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.kernels.log_cpm import summary_covariates
@@ -26,6 +27,7 @@ from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
 from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
+from normalisr_dask.schema import kind_of
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
@@ -34,6 +36,7 @@ from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
 from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
+from normalisr_dask.storage.folder_lock import locked
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
@@ -83,6 +86,7 @@ def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_
         another run.
     """
     inputs = read_inputs(settings)
+    check_gene_sets(settings, inputs.store.genes())
     Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))  # refuses the folder of another run
     return _plan(settings, inputs, memory_limit, workers, threads_per_worker)
 
@@ -96,11 +100,17 @@ def _plan(
         n_covariates=len(inputs.covariate_names) + len(COVARIATES_OF_LOG_CPM) + 1,
         single=SINGLE[settings.other_groupings],
         coex=settings.coex_store if settings.coex else None,
+        go_levels=None if settings.go is None else settings.go_levels,
         memory_limit=memory_limit,
         workers=workers,
         threads_per_worker=threads_per_worker,
     )
     return with_calibration(planned, settings.permutations) if _calibrates(settings, inputs.screen) else planned
+
+
+def stage_titles(settings: RunSettings) -> dict[str, str]:
+    """Return what to call the stages of a run."""
+    return TITLES | level_titles(settings.go_levels)
 
 
 def _calibrates(settings: RunSettings, screen: Screen | None) -> bool:
@@ -129,7 +139,7 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
         If the store or a table does not exist.
     ValueError
         If an input does not fit the store, a task would not fit into the workers' memory limit, or the output folder
-        holds another run.
+        holds another run, or one that is going on.
     OSError
         If the disk of the output folder is full.
 
@@ -140,7 +150,9 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     four for normalisation, two for differential expression, each O(non-zeros).
     """
     with disk_full_errors(settings.output, "stages that are done stay; make room and run the same command again"):
-        return Run(settings, client, progress or Silent()).run()
+        prepared = Run(settings, client, progress or Silent())  # refuses what cannot be run before a file is written
+        with locked(settings.output):
+            return prepared.run()
 
 
 class Run:
@@ -155,17 +167,19 @@ class Run:
     def __init__(self, settings: RunSettings, client: Client, progress: RunProgress) -> None:
         self.settings, self.client, self.progress = settings, client, progress
         self.inputs = read_inputs(settings)
+        check_gene_sets(settings, self.inputs.store.genes())
         threads = max(
             (worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()), default=1
         )
         limits = memory_limits(client)
         self.plan = _plan(settings, self.inputs, min(limits.values()), len(limits), threads)
         self.results = ResultStore(settings.output)
-        self.manifest = Manifest.begin(settings.output, asdict(settings), fingerprints(settings))
+        self.manifest = Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))
 
     def run(self) -> RunSummary:
         """Run all stages."""
         start = time.perf_counter()
+        self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), fingerprints(self.settings))
         self.results.create()
         self._stage("qc", self._qc)
         self._stage("normalisation", self._normalisation)
@@ -179,6 +193,10 @@ class Run:
                 self._stage("coex", self._coex)
             self._forget_if_other("edges", "qcut")
             self._stage("edges", self._edges)
+        if self.settings.go is not None:
+            levels = GeneSetLevels(self.settings, self.results, self.manifest, self._counts(), self.plan)
+            for stage, work in levels.stages():
+                self._stage(stage, work)
         return summarise(
             self.results,
             self.manifest,
@@ -202,7 +220,7 @@ class Run:
             self.progress.stage_finished(name, details["seconds"], resumed=True, note=details["note"])
             return
         self.results.remove(name)
-        self.progress.stage_started(name, TITLES[name], self._tasks(name))
+        self.progress.stage_started(name, stage_titles(self.settings)[name], self._tasks(name))
         start = time.perf_counter()
         with watched(self.client, name, self.progress), recorded_warnings() as warned:
             details = work()
@@ -218,7 +236,7 @@ class Run:
         n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
         if name == "calibration":
             return max(1, self.settings.permutations) * self.plan.tasks(n_genes)["de"]
-        return self.plan.tasks(n_genes)[name]
+        return self.plan.tasks(n_genes)[kind_of(name)]
 
     def _counts(self) -> Counts:
         return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)

@@ -260,6 +260,17 @@ def test_a_run_outlives_its_workers(inputs: Path, whole: Results, tmp_path: Path
     assert_same(output, whole)
 
 
+def test_a_second_run_at_the_same_time_is_refused(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(run_arguments(inputs, output))
+    wait_for(has_begun, output, process)
+    assert fail(start(run_arguments(inputs, output))).startswith(
+        f"another run is writing to {output} (process {process.pid} on "
+    )
+    finish(process)
+    assert_same(output, whole)
+
+
 def test_a_run_without_space_says_so_and_goes_on_when_there_is(inputs: Path, whole: Results, tmp_path: Path) -> None:
     output = tmp_path / "out"
     message = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from normalisr_dask.schema import FORMAT_VERSION
+from normalisr_dask.storage.folder_lock import HOLDER, LOCK
 
 MANIFEST = "manifest.json"
 DRAFT = "manifest.json.partial"
@@ -19,7 +20,7 @@ FREE_SETTINGS = frozenset(
     {
         *("output", "store", "groupings", "grouping_names", "grouping_cells", "covariates"),
         *("targets", "control_file", "pairs"),
-        *("coex", "coex_store", "qcut", "permutations", "seed"),
+        *("coex", "coex_store", "qcut", "go", "go_levels", "go_names", "permutations", "seed"),
     }
 )
 
@@ -148,7 +149,7 @@ class Manifest:
 
 def _is_free(folder: Path) -> bool:
     """Whether a run may begin in a folder: it is empty but for what a run left that died over its manifest."""
-    return folder.is_dir() and all(path.name == DRAFT for path in folder.iterdir())
+    return folder.is_dir() and all(path.name in {DRAFT, LOCK, HOLDER} for path in folder.iterdir())
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
