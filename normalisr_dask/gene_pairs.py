@@ -8,15 +8,16 @@ import dask
 import dask.array as da
 
 from normalisr_dask.planning import RunPlan
+from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.network import edge_panels
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import save_edges, save_stored_edges, saved_edges, write_edges
-from normalisr_dask.stored_expression import stored_expression
+from normalisr_dask.stored_expression import expression_of_level
 
 
-def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan) -> int:
+def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan, *, level: int = 0) -> int:
     """Fill the stage ``coex``: P-value and mean product of all gene pairs, tile by tile.
 
     Parameters
@@ -27,30 +28,33 @@ def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan) -> int
         Of the whole count store.
     plan
         Of the run.
+    level
+        Number of gene sets removed before; the stage is named after it, as is the table of edges.
 
     Returns
     -------
     int
         Number of gene pairs.
     """
-    expression, covariates, _ = stored_expression(results, counts)
+    stage = stage_of_level("coex", level)
+    expression, covariates = expression_of_level(results, counts, level)
     tiles = plan.tiles(*expression.shape)
     tested = coex(expression, covariates, plan=tiles)
     genes = results.read("normalisation", "gene")
-    arrays = results.begin("coex", {"gene": genes, "gene_2": genes}, {"gene": tiles.side, "gene_2": tiles.side})
+    arrays = results.begin(stage, {"gene": genes, "gene_2": genes}, {"gene": tiles.side, "gene_2": tiles.side})
     targets = list(arrays.values())
     sources = [getattr(tested, name).rechunk(target.chunks) for name, target in arrays.items()]
     dask.compute(da.store(sources, targets, lock=False, compute=False))
-    results.publish("coex")
+    results.publish(stage)
     return genes.size * (genes.size - 1) // 2
 
 
-def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float) -> int:
+def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float, *, level: int = 0) -> int:
     """Write the table of edges and fill the stage ``edges``: from stored P-values if there are any, or without them.
 
     Parameters
     ----------
-    results, counts, plan
+    results, counts, plan, level
         As for :func:`store_gene_pairs`.
     qcut
         Largest Q-value of an edge.
@@ -62,27 +66,30 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: flo
     """
     genes = results.read("normalisation", "gene")
     folder = results.work_folder("edge-panels")
-    if results.has("coex"):
-        tasks = _stored_panels(results, genes.size, plan, qcut, folder)
+    stored = stage_of_level("coex", level)
+    if results.has(stored):
+        tasks = _stored_panels(results, stored, genes.size, plan, qcut, folder)
     else:
-        tasks = _panels(results, counts, plan, qcut, folder)
+        tasks = _panels(*expression_of_level(results, counts, level), plan, qcut, folder)
     dask.compute(*tasks)
-    degree = write_edges(results, genes, saved_edges(folder, len(tasks)))
-    results.write("edges", {"gene": genes}, {"degree": degree})
+    degree = write_edges(results, genes, saved_edges(folder, len(tasks)), level=level)
+    results.write(stage_of_level("edges", level), {"gene": genes}, {"degree": degree})
     return int(degree.sum())
 
 
-def _stored_panels(results: ResultStore, n_genes: int, plan: RunPlan, qcut: float, folder: Path) -> list[Any]:
+def _stored_panels(
+    results: ResultStore, stage: str, n_genes: int, plan: RunPlan, qcut: float, folder: Path
+) -> list[Any]:
     """Return tasks that write the edges of stored P-values, each a file of some rows."""
     height = plan.rows_of_edges(n_genes)
-    save = dask.delayed(partial(save_stored_edges, path=str(results.path), qcut=qcut, folder=str(folder)), pure=True)
+    save_of_run = partial(save_stored_edges, path=str(results.path), stage=stage, qcut=qcut, folder=str(folder))
+    save = dask.delayed(save_of_run, pure=True)
     starts = range(0, n_genes, height)
     return [save(number, start, min(start + height, n_genes)) for number, start in enumerate(starts)]
 
 
-def _panels(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float, folder: Path) -> list[Any]:
+def _panels(expression: da.Array, covariates: da.Array, plan: RunPlan, qcut: float, folder: Path) -> list[Any]:
     """Return tasks that write the edges of rows of tiles, made of expression; no worker holds them."""
-    expression, covariates, _ = stored_expression(results, counts)
     tiles = plan.tiles(*expression.shape)
     save = partial(save_edges, folder=str(folder))
     return edge_panels(expression, covariates, qcut, plan=tiles, collect=save)

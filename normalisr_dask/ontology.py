@@ -138,6 +138,16 @@ def goe(
     )
 
 
+def check_gene_ontology(
+    names: Sequence[str], go_file: str | Path, goa_file: str | Path, conversion: str | Path | None = None
+) -> None:
+    """Refuse files that :func:`goe` could not use for these genes; arguments and errors as there."""
+    _check_installed(GOEnrichmentStudy, "goatools", "GO enrichment", "go")
+    read_terms(Path(go_file))
+    annotations = read_annotations(Path(goa_file), evidence=EVIDENCE, namespace=NAMESPACE)
+    identifiers_of(names, annotations, conversion, goa_file)
+
+
 def identifiers_of(
     names: Sequence[str],
     annotations: Annotations,

@@ -11,6 +11,8 @@ from normalisr_dask.graph.inputs import BLOCK_ENTRIES
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES
+from normalisr_dask.kernels.principal_component import PANEL_VALUES
+from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.counts import default_cells_per_block
@@ -21,6 +23,10 @@ QC_ROUNDS = 4
 PRODUCT_BYTES = 16 << 20
 #: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
 EDGE_BYTES = 24
+#: Stages that each level of gene sets has.
+LEVEL_STAGES = ("coex", "edges", "go")
+#: Genes of a gene set that are planned for; few have more.
+GENES_OF_SET = 2_000
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
 
@@ -151,6 +157,7 @@ class Blocks:
         return {
             "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
             "normalisation": 26 * self.cells + 36,
+            "go": 14 * self.cells + 60,
             "de": (20 * self.submissions + 6 * self.groupings) * self.cells + 57 * self.groupings,
         }
 
@@ -162,6 +169,7 @@ def plan_run(
     n_covariates: int,
     single: int,
     coex: Literal["all", "edges"] | None,
+    go_levels: int | None,
     memory_limit: int,
     workers: int,
     threads_per_worker: int,
@@ -178,6 +186,8 @@ def plan_run(
         How differential expression treats other groupings, as ``de`` takes it.
     coex
         What to store of co-expression, None if it is not asked for.
+    go_levels
+        How many gene sets to remove from co-expression, None if none is looked for.
     memory_limit
         Bytes of a worker.
     workers, threads_per_worker
@@ -197,7 +207,7 @@ def plan_run(
         coex == "all",
         store.n_entries / max(1, store.n_cells),
         store.n_cells,
-        n_covariates,
+        n_covariates + (go_levels or 0),
         workers * threads_per_worker,
         allowed,
     )
@@ -206,6 +216,8 @@ def plan_run(
         tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single)
         if coex is not None:
             tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
+        if go_levels is not None:
+            tasks["go"] = _gene_set_task(store, cells_per_block)
         largest = max(tasks.values(), key=lambda task: task.n_bytes)
         if largest.n_bytes <= allowed:
             break
@@ -231,7 +243,7 @@ def plan_run(
         for name, task in tasks.items()
     )
     return RunPlan(
-        stages,
+        _of_all_levels(stages, go_levels or 0),
         memory_limit,
         workers,
         threads_per_worker,
@@ -252,6 +264,15 @@ def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
     )
     after = plan.stages.index(of_de) + 1
     return replace(plan, stages=(*plan.stages[:after], calibration, *plan.stages[after:]))
+
+
+def _of_all_levels(stages: tuple[StagePlan, ...], last_level: int) -> tuple[StagePlan, ...]:
+    """Return the stages with those of gene pairs and gene sets once more for every further level."""
+    once = [stage for stage in stages if stage.name not in LEVEL_STAGES]
+    of_level = [stage for stage in stages if stage.name in LEVEL_STAGES]
+    for level in range(last_level + 1):
+        once += [replace(stage, name=stage_of_level(stage.name, level)) for stage in of_level]
+    return tuple(once)
 
 
 def _sum_bytes(store: CountStore, groupings_per_block: int, n_covariates: int, single: int) -> int:
@@ -306,6 +327,7 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
     return {
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
+        "go": (3 * one_pass, 8 * (n_cells + n_genes)),
         "de": ((blocks.submissions + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
     }
 
@@ -327,6 +349,13 @@ def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"], allowed: in
         "rows of gene pairs", EDGE_BYTES * height * tiles.n_genes + dense_block_bytes(height, tiles.side, 3)
     )
     return {"coex": sums, "edges": rows}
+
+
+def _gene_set_task(store: CountStore, cells_per_block: int) -> TaskPlan:
+    """Return the largest task that makes the principal component of a gene set."""
+    block = sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
+    genes = min(store.n_genes, GENES_OF_SET)
+    return TaskPlan("products of the genes of a set", block + 4 * 8 * PANEL_VALUES + dense_block_bytes(genes, genes, 3))
 
 
 def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> dict[str, tuple[int, int]]:

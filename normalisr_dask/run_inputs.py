@@ -20,7 +20,7 @@ from normalisr_dask.storage.tables import (
     read_covariates,
     read_groupings,
 )
-from normalisr_dask.validation import check_choice, check_fraction, check_not_negative, check_probability
+from normalisr_dask.validation import check_choice, check_count, check_fraction, check_not_negative, check_probability
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,13 @@ def _check(settings: RunSettings) -> None:
     check_screen_settings(settings)
     check_choice(settings.other_groupings, ("ignore", "exclude", "covariates"), "other_groupings")
     check_probability(settings.qcut, "qcut")
+    if settings.go is not None and not settings.coex:
+        msg = "gene sets (--go) are found in the network of co-expression, which needs --coex"
+        raise ValueError(msg)
+    if settings.go_names is not None and settings.go is None:
+        msg = "annotation IDs of gene names (--go-names) need the annotations they belong to (--go)"
+        raise ValueError(msg)
+    check_count(settings.go_levels, "go_levels")
     check_fraction(settings.min_gene_cell_fraction, "min_gene_cell_fraction")
     check_fraction(settings.min_cell_gene_fraction, "min_cell_gene_fraction")
     for name in ("min_gene_reads", "min_gene_cells", "min_cell_reads", "min_cell_genes"):

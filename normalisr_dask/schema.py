@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 FORMAT_VERSION = 1
+#: Stands between the kind of a stage and its level, where gene sets are removed one after the other.
+LEVEL = "_lv"
 
 
 @dataclass(frozen=True)
@@ -74,4 +76,41 @@ STAGES: dict[str, dict[str, Variable]] = {
     "edges": {
         "degree": Variable(("gene",), "int64", "Number of edges of the gene: pairs with Q at most qcut in its row"),
     },
+    # No term where none stands out: then this is the last level
+    "go": {
+        "principal": Variable(("gene",), "bool", "Whether the gene is one of those with most edges"),
+        "in_term": Variable(("term", "gene"), "bool", "Whether the gene belongs to the top term"),
+        "component": Variable(
+            ("term", "cell"),
+            "float64",
+            "First principal component of these genes: one covariate more at the next level",
+        ),
+    },
 }
+
+
+def kind_of(stage: str) -> str:
+    """Return the kind of a stage: its name without its level.
+
+    Examples
+    --------
+    >>> [kind_of(stage) for stage in ("edges", "edges_lv2")]
+    ['edges', 'edges']
+    """
+    return stage.partition(LEVEL)[0]
+
+
+def is_of_level(stage: str) -> bool:
+    """Return whether a stage is one of a level."""
+    return LEVEL in stage
+
+
+def stage_of_level(kind: str, level: int) -> str:
+    """Return the name of a stage at a level; co-expression at level 0 is that without any gene set removed.
+
+    Examples
+    --------
+    >>> [stage_of_level(kind, level) for kind in ("coex", "go") for level in (0, 1)]
+    ['coex', 'coex_lv1', 'go_lv0', 'go_lv1']
+    """
+    return kind if level == 0 and kind != "go" else f"{kind}{LEVEL}{level}"

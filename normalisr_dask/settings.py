@@ -40,6 +40,10 @@ class RunSettings:
     coex, qcut, coex_store
         Whether to test gene pairs, the largest Q-value of an edge, and what to store: ``all``, P-value and mean product
         of every pair beside the edges, or the ``edges`` alone.
+    go, go_levels, go_names
+        Files of the Gene Ontology's terms (OBO) and of annotations of genes (GAF), which have gene sets found that
+        dominate co-expression; how many of these to remove, one after the other; and a file of two columns, gene names
+        and what the annotations call them, where these do not know the names.
     min_gene_reads, min_gene_cells, min_gene_cell_fraction
         Bounds that a gene must reach: total count, cells with it, their share.
     min_cell_reads, min_cell_genes, min_cell_gene_fraction
@@ -68,6 +72,9 @@ class RunSettings:
     coex: bool = False
     qcut: float = 0.05
     coex_store: Literal["all", "edges"] = "all"
+    go: tuple[str, str] | None = None
+    go_levels: int = 5
+    go_names: str | None = None
     min_gene_reads: int = 0
     min_gene_cells: int = 50
     min_gene_cell_fraction: float = 0.02

@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, with_form
 from normalisr_dask.steps.normalisation import normalised_covariates
 from normalisr_dask.storage.counts import Counts
@@ -71,6 +72,26 @@ def stored_expression(
     # Which covariates are categories is seen from all cells.
     normalised = normalised_covariates(*of_all, cat=1)[:, kept].rechunk(covariates.chunks)
     return StoredExpression(form.to_dask(), normalised, cells[kept])
+
+
+def expression_of_level(results: ResultStore, counts: Counts, level: int) -> tuple[da.Array, da.Array]:
+    """Return normalised expression and the covariates of a level: a principal component more for each level before.
+
+    Parameters
+    ----------
+    results
+        With the stages ``qc`` and ``normalisation``, and ``go`` of all levels before.
+    counts
+        Of the whole store.
+    level
+        Number of gene sets removed before.
+    """
+    expression, covariates, _ = stored_expression(results, counts)
+    if level == 0:
+        return expression, covariates
+    components = np.vstack([results.read(stage_of_level("go", before), "component") for before in range(level)])
+    further = da.from_array(components, chunks=(-1, covariates.chunks[1]))
+    return expression, da.concatenate([covariates, further]).rechunk({0: -1})
 
 
 def log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> LogCpmForm:

@@ -1,10 +1,14 @@
 """What a run has done, as the person who started it wants to know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
+from typing import Any
 
+from normalisr_dask.schema import stage_of_level
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import DE_TABLE, EDGE_TABLE
+from normalisr_dask.storage.result_tables import DE_TABLE, EDGE_TABLE, edge_table, enrichment_table
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,18 @@ class FamilyInflation:
 
 
 @dataclass(frozen=True)
+class LevelTerm:
+    """A level of gene sets: edges of its network, and its top term, its name, number of genes and P-value, if any."""
+
+    level: int
+    edges: int
+    term: str | None
+    name: str
+    genes: int
+    p_value: float
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What a run has done.
 
@@ -39,6 +55,8 @@ class RunSummary:
         One entry a family of tests: those tested, controls, permuted groupings; none without calibration.
     edges
         Edges of the co-expression network, None without co-expression.
+    levels
+        One entry a level of gene sets that is done; none where they are not looked for.
     seconds
         Time of this call.
     peak_worker_bytes, peak_client_bytes
@@ -54,6 +72,7 @@ class RunSummary:
     groupings: tuple[GroupingHits, ...]
     calibration: tuple[FamilyInflation, ...]
     edges: int | None
+    levels: tuple[LevelTerm, ...]
     seconds: float
     peak_worker_bytes: int
     peak_client_bytes: int
@@ -86,6 +105,9 @@ def summarise(
         calibration = tuple(FamilyInflation(*row) for row in zip(*columns, strict=True))
     if "edges" in stages:
         tables.append(EDGE_TABLE)
+    levels = _levels(stages)
+    tables += [edge_table(level.level) for level in levels[1:]]
+    tables += [enrichment_table(level.level) for level in levels if level.term is not None]
     return RunSummary(
         cells_total=cells_total,
         cells_kept=results.read("normalisation", "cell").size,
@@ -94,9 +116,23 @@ def summarise(
         groupings=groupings,
         calibration=calibration,
         edges=stages["edges"]["edges"] if "edges" in stages else None,
+        levels=levels,
         seconds=seconds,
         peak_worker_bytes=peak_worker_bytes,
         peak_client_bytes=peak_client_bytes,
         results=str(results.path),
         tables=tuple(str(results.output / table) for table in tables),
     )
+
+
+def _levels(stages: Mapping[str, Any]) -> tuple[LevelTerm, ...]:
+    """Return the levels of gene sets that are recorded."""
+    levels = []
+    for level in takewhile(lambda level: stage_of_level("go", level) in stages, count()):
+        found, n_edges = stages[stage_of_level("go", level)], stages[stage_of_level("edges", level)]["edges"]
+        levels.append(
+            LevelTerm(
+                level, n_edges, found["term"], found.get("name", ""), found.get("genes", 0), found.get("p_value", 1.0)
+            )
+        )
+    return tuple(levels)

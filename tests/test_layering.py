@@ -39,12 +39,18 @@ LAYOUT: dict[str, set[str]] = {
     "screen": {"settings", "storage", "validation"},
     "guides": {"steps", "storage"},
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
-    "stored_expression": {"graph", "steps", "storage"},
+    "stored_expression": {"graph", "schema", "steps", "storage"},
     "grouping_tests": {"screen", "settings", "steps", "storage", "stored_expression"},
-    "gene_pairs": {"planning", "steps", "storage", "stored_expression"},
+    "gene_pairs": {"planning", "schema", "steps", "storage", "stored_expression"},
+    "gene_set_levels": {
+        *("gene_pairs", "ontology", "planning", "results", "schema", "settings", "steps", "storage"),
+        "stored_expression",
+    },
     "calibration": {"grouping_tests", "kernels", "steps"},
-    "summary": {"storage"},
-    "pipeline": {"calibration", "gene_pairs", "grouping_tests", "stored_expression"} | OF_A_RUN | BELOW_PIPELINE,
+    "summary": {"schema", "storage"},
+    "pipeline": {"calibration", "gene_pairs", "gene_set_levels", "grouping_tests", "stored_expression"}
+    | OF_A_RUN
+    | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
     "report": {"pipeline", "settings", "wording"} | BELOW_PIPELINE,
     "normalisr": {"steps"},
@@ -72,7 +78,7 @@ LAYOUT: dict[str, set[str]] = {
 KERNEL_LIBRARIES = {"numba", "numpy", "scipy"}
 
 # Parts whose business is to compute, and the functions elsewhere whose answer decides what comes next.
-COMPUTING_PARTS = {"pipeline", "calibration", "gene_pairs", "guides", "cli", "cluster"}
+COMPUTING_PARTS = {"pipeline", "calibration", "gene_pairs", "gene_set_levels", "guides", "cli", "cluster"}
 DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",

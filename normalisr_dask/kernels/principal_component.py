@@ -4,6 +4,8 @@ The genes are freed of covariates and divided by their standard deviation, z; th
 the loadings v as its top eigenvector, and vᵀz are the scores of the cells.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from normalisr_dask.kernels.coexpression import dense_residuals, inverse_norm
 from normalisr_dask.kernels.implicit import dense_normalised
 
 Floats = NDArray[np.float64]
+#: Values of genes × cells of expression that are made of counts at a time.
+PANEL_VALUES = 1 << 20
 #: Standard deviation, as a share of the mean, up to which a row is constant but for rounding.
 CONSTANT = 1e-12
 #: Eigenvalue of the standardised covariates' Gram matrix, as a share of the largest one, up to which it is rounding.
@@ -133,12 +137,30 @@ def count_products(
     coefficients, inverse_deviation
         As of :func:`dense_products`.
     """
-    expression = dense_normalised(
-        block, covariates=covariates, cell_offset=cell_offset, weights=weights, fit=fit, gene_scaling=gene_scaling
-    )
-    return dense_products(
-        expression, coefficients=coefficients, covariates=test_covariates, inverse_deviation=inverse_deviation
-    )
+    total = np.zeros((len(fit), len(fit)))
+    for cells in _panels(len(fit), block.shape[1]):
+        expression = dense_normalised(
+            block[:, cells],
+            covariates=covariates[:, cells],
+            cell_offset=cell_offset[cells],
+            weights=weights[cells],
+            fit=fit,
+            gene_scaling=gene_scaling,
+        )
+        total += dense_products(
+            expression,
+            coefficients=coefficients,
+            covariates=test_covariates[:, cells],
+            inverse_deviation=inverse_deviation,
+        )
+    return total
+
+
+def _panels(n_genes: int, n_cells: int) -> Iterator[slice]:
+    """Yield ranges of cells of which the dense expression is small, however many the genes are."""
+    height = max(1, PANEL_VALUES // max(1, n_genes))
+    for start in range(0, n_cells, height):
+        yield slice(start, start + height)
 
 
 def count_scores(
@@ -155,16 +177,24 @@ def count_scores(
     loadings: Floats,
 ) -> Floats:
     """Return what :func:`dense_scores` does, from counts; arguments as of :func:`count_products`, and v (genes,)."""
-    expression = dense_normalised(
-        block, covariates=covariates, cell_offset=cell_offset, weights=weights, fit=fit, gene_scaling=gene_scaling
-    )
-    return dense_scores(
-        expression,
-        coefficients=coefficients,
-        covariates=test_covariates,
-        inverse_deviation=inverse_deviation,
-        loadings=loadings,
-    )
+    scores = np.empty((1, block.shape[1]))
+    for cells in _panels(len(fit), block.shape[1]):
+        expression = dense_normalised(
+            block[:, cells],
+            covariates=covariates[:, cells],
+            cell_offset=cell_offset[cells],
+            weights=weights[cells],
+            fit=fit,
+            gene_scaling=gene_scaling,
+        )
+        scores[:, cells] = dense_scores(
+            expression,
+            coefficients=coefficients,
+            covariates=test_covariates[:, cells],
+            inverse_deviation=inverse_deviation,
+            loadings=loadings,
+        )
+    return scores
 
 
 def top_loadings(products: Floats) -> Floats:

@@ -161,8 +161,8 @@ def pccovt(
     Notes
     -----
     A gene without variance after covariates has no part in the component. Cost: three passes over the chosen genes, one
-    more for dense expression. Memory: the chosen genes of one block of cells as float64, and chosen genes²; from counts
-    no dense expression of other genes is made.
+    more for dense expression. Memory: chosen genes², and the chosen genes of one block of cells as float64. From counts
+    no dense expression of other genes is made, and of the chosen ones that of a few cells at a time.
 
     Examples
     --------

@@ -101,6 +101,10 @@ class Manifest:
         }
         return manifest
 
+    def stages(self) -> list[str]:
+        """Return the stages that are recorded as done, in order."""
+        return list(self.content["stages"])
+
     def is_done(self, stage: str) -> bool:
         """Return whether the stage is recorded as done."""
         return stage in self.content["stages"]

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.schema import FORMAT_VERSION, STAGES
+from normalisr_dask.schema import FORMAT_VERSION, STAGES, kind_of
 
 RESULTS, WORK = "results.zarr", "work"
 #: Largest chunk of a stored array.
@@ -65,7 +65,7 @@ class ResultStore:
         Parameters
         ----------
         stage
-            A stage of :data:`normalisr_dask.schema.STAGES`.
+            A stage of :data:`normalisr_dask.schema.STAGES`, or one of these at a level.
         coordinates
             Names along every dimension of the stage.
         chunks
@@ -77,7 +77,7 @@ class ResultStore:
         for name, names in coordinates.items():
             group.create_array(name, data=np.asarray(names).astype(np.dtypes.StringDType()), dimension_names=[name])
         arrays = {}
-        for name, variable in STAGES[stage].items():
+        for name, variable in STAGES[kind_of(stage)].items():
             shape = tuple(len(coordinates[dim]) for dim in variable.dims)
             arrays[name] = group.create_array(
                 name,

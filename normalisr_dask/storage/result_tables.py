@@ -5,12 +5,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.network import Edges, stored_candidates, stored_edges_in_pieces
+from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
@@ -81,7 +83,7 @@ def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] 
     return hits
 
 
-def save_stored_edges(number: int, start: int, stop: int, *, path: str, qcut: float, folder: str) -> int:
+def save_stored_edges(number: int, start: int, stop: int, *, path: str, stage: str, qcut: float, folder: str) -> int:
     """Write the edges of rows ``start`` to ``stop`` of the stored gene pairs to a file of their own; a task calls it.
 
     Parameters
@@ -90,8 +92,8 @@ def save_stored_edges(number: int, start: int, stop: int, *, path: str, qcut: fl
         Of the panel of rows.
     start, stop
         First row and the one after the last.
-    path
-        Of the result store; a task opens it itself.
+    path, stage
+        The result store, which a task opens itself, and the stage of the gene pairs in it.
     qcut
         Largest Benjamini-Hochberg Q-value of an edge, within the row of the first gene and without the diagonal.
     folder
@@ -107,7 +109,7 @@ def save_stored_edges(number: int, start: int, stop: int, *, path: str, qcut: fl
     Reads chunk by chunk and keeps pairs with P ≤ ``qcut`` alone. Memory: two chunks, and up to 24 bytes a pair.
     """
     p_values, dots, variances = (
-        zarr.open_array(Path(path) / "coex" / name, mode="r") for name in ("pvalue", "dot", "var")
+        zarr.open_array(Path(path) / stage / name, mode="r") for name in ("pvalue", "dot", "var")
     )
     n_genes, width = p_values.shape[0], p_values.chunks[1]
     tiles = []
@@ -173,8 +175,30 @@ def _panel_path(folder: str | Path, row: int) -> Path:
     return Path(folder) / f"{row}.arrow"
 
 
+def edge_table(level: int) -> str:
+    """Return the name of the table of edges of a level."""
+    return f"coex_{stage_of_level('edges', level)}.parquet"
+
+
+def enrichment_table(level: int) -> str:
+    """Return the name of the table of enriched terms of a level."""
+    return f"{stage_of_level('go', level)}.parquet"
+
+
+def remove_table(results: ResultStore, stage: str) -> None:
+    """Remove the table of a stage of a level, if it has one and it is there."""
+    name = f"coex_{stage}" if kind_of(stage) == "edges" else stage
+    (results.output / f"{name}.parquet").unlink(missing_ok=True)
+
+
+def write_enrichment(results: ResultStore, level: int, table: pd.DataFrame) -> None:
+    """Write ``go_lv0.parquet`` or that of another level: one row a term, as :func:`normalisr_dask.goe` has it."""
+    batches = pa.Table.from_pandas(table, preserve_index=False).to_batches()
+    _write(results.output / enrichment_table(level), iter(batches))
+
+
 def write_edges(
-    results: ResultStore, genes: NDArray[np.object_], batches: Iterable[pa.RecordBatch]
+    results: ResultStore, genes: NDArray[np.object_], batches: Iterable[pa.RecordBatch], *, level: int = 0
 ) -> NDArray[np.int64]:
     """Write ``coex_edges.parquet`` from batches of :func:`edge_batch`, in their order.
 
@@ -182,6 +206,8 @@ def write_edges(
     ----------
     results
         Of the run.
+    level
+        Number of gene sets removed before.
     genes
         Names of the genes.
     batches
@@ -205,7 +231,7 @@ def write_edges(
             names = {name: _names_at(genes, batch[name].to_numpy()) for name in ("gene", "gene_2")}
             yield pa.record_batch(names | {name: batch[name] for name in ("r", "pvalue", "qvalue")})
 
-    _write(results.output / EDGE_TABLE, named())
+    _write(results.output / edge_table(level), named())
     return degree
 
 
