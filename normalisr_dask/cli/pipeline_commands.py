@@ -162,6 +162,25 @@ def run(
             "which another --qcut takes seconds; or the edges alone, for more genes than there is room for."
         ),
     ] = CoexStore.ALL,
+    go: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="OBO GAF",
+            help="With --coex: find the gene set that dominates the network among the terms of the Gene Ontology (OBO) "
+            "and the annotations of genes (GAF; both may be gzipped), remove it, and so on. Needs the extra 'go'.",
+        ),
+    ] = None,
+    go_levels: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --go: how many gene sets to remove, one after the other.")
+    ] = 5,
+    go_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --go: gene names and what the annotations call them, two columns. By default the names are "
+            "identifiers, symbols or synonyms of the annotations.",
+        ),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="At the end, write OUT/report.html, or leave it out.")
     ] = True,
@@ -179,8 +198,10 @@ def run(
     grouping against every gene, and with --coex of every pair of genes, as Normalisr does them.
 
     OUT/report.html shows it all. OUT/results.zarr holds labelled arrays for xarray, OUT/de.parquet and
-    OUT/coex_edges.parquet the tables, OUT/manifest.json parameters, versions and times. The same command again goes on
-    where it was interrupted.
+    OUT/coex_edges.parquet the tables, OUT/manifest.json parameters, versions and times. With --go, level 0 is
+    co-expression as it is; level 1 has the first principal component of the gene set that dominates level 0 as a
+    covariate, in OUT/go_lv0.parquet is how it was found; and so on. The same command again goes on where it was
+    interrupted.
     """
     work("run_work").run(
         store,
@@ -192,6 +213,9 @@ def run(
         coex=coex,
         qcut=qcut,
         coex_store=coex_store.value,
+        go=go,
+        go_levels=go_levels,
+        go_names=go_names,
         report=report,
         dry_run=dry_run,
     )

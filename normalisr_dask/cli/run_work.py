@@ -14,7 +14,7 @@ from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
 from normalisr_dask.demo import RESULTS, DemoSummary
 from normalisr_dask.demo import demo as run_demo
-from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan
+from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan, stage_titles
 from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.settings import RunSettings
@@ -36,6 +36,9 @@ def run(
     coex: bool,
     qcut: float,
     coex_store: Literal["all", "edges"],
+    go: tuple[str, str] | None,
+    go_levels: int,
+    go_names: str | None,
     report: bool,
     dry_run: bool,
 ) -> None:
@@ -49,6 +52,9 @@ def run(
         coex=coex,
         qcut=qcut,
         coex_store=coex_store,
+        go=go,
+        go_levels=go_levels,
+        go_names=go_names,
     )
     cluster_settings = settings_of(cluster)
     if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
@@ -56,7 +62,7 @@ def run(
     if dry_run:
         _print_plan(run_plan)
         return
-    with computing(cluster_settings) as client, show_stages(TITLES) as progress:
+    with computing(cluster_settings) as client, show_stages(stage_titles(settings)) as progress:
         summary = run_pipeline(settings, client, progress=progress)
     _print_summary(summary)
     if report:
@@ -144,6 +150,7 @@ def _print_summary(summary: RunSummary) -> None:
         "tables": ", ".join(summary.tables) or "none",
     }
     _print_groupings(summary)
+    _print_levels(summary)
     print_facts("", facts)
 
 
@@ -158,6 +165,17 @@ def _print_groupings(summary: RunSummary) -> None:
     Console(highlight=False).print(table, markup=False)
     if len(ranked) > GROUPINGS_SHOWN:
         print(f"  and {len(ranked) - GROUPINGS_SHOWN:,} more with as many or fewer")
+
+
+def _print_levels(summary: RunSummary) -> None:
+    """Print the top term of each level of gene sets."""
+    if not summary.levels:
+        return
+    table = _table("level", "edges", "P", "genes", "top term of its network", left="top term of its network")
+    for level in summary.levels:
+        found = (f"{level.p_value:.1e}", f"{level.genes:,}", f"{level.term} {level.name}")
+        table.add_row(str(level.level), f"{level.edges:,}", *(found if level.term else ("", "", "none")))
+    Console(highlight=False).print(table, markup=False)
 
 
 def _table(*columns: str, left: str) -> Table:

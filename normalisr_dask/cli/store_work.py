@@ -8,6 +8,7 @@ from typing import Any
 import zarr
 
 from normalisr_dask.cli.display import print_facts, show_bytes
+from normalisr_dask.schema import is_of_level, stage_of_level
 from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
@@ -107,6 +108,7 @@ def _print_run(path: str, manifest: Manifest) -> None:
         "coex": settings["coex"] and settings["coex_store"] == "all",
         "edges": settings["coex"],
     }
+    asked |= _stages_of_levels(settings, manifest)
     stages = {
         stage: _stage(manifest.stage(stage)) if manifest.is_done(stage) else "not done yet"
         for stage, is_asked in asked.items()
@@ -118,6 +120,20 @@ def _print_run(path: str, manifest: Manifest) -> None:
         {name: str(value) for name, value in settings.items() if value not in (None, [], "")},
     )
     print_facts("Versions", content["versions"])
+
+
+def _stages_of_levels(settings: dict[str, Any], manifest: Manifest) -> dict[str, bool]:
+    """Return the stages of the levels of gene sets, and whether they are asked for."""
+    asked = {}
+    for level in range(settings.get("go_levels", 0) + 1 if settings.get("go") else 0):
+        gene_set = stage_of_level("go", level)
+        if level:
+            asked[stage_of_level("coex", level)] = settings["coex_store"] == "all"
+            asked[stage_of_level("edges", level)] = True
+        asked[gene_set] = True
+        if manifest.is_done(gene_set) and manifest.stage(gene_set)["term"] is None:
+            break  # there is nothing more to remove
+    return asked | {stage: False for stage in manifest.stages() if is_of_level(stage) and stage not in asked}
 
 
 def _stage(details: dict[str, Any]) -> str:
