@@ -56,12 +56,13 @@ def differential_section(run: FinishedRun) -> Section | None:
             "has_targets": any(targets),
             "n_hits": sum(hits),
             "n_top": n_top,
-            "left_out": left_out,
+            "left_out": left_out[:NAMES_SHOWN],
+            "n_left_out": len(left_out),
             "calibration": _calibration_rows(run),
             "qq": _qq_picture(run),
         },
         facts=_facts(run, hits),
-        cautions=tuple(_cautions(run, names, left_out)),
+        cautions=tuple(_cautions(run)),
         data={
             "qcut": HIT_QVALUE,
             "layout": [EFFECT_BINS, P_BINS, HISTOGRAM_BINS, QQ_POINTS],
@@ -86,33 +87,15 @@ def _facts(run: FinishedRun, hits: list[int]) -> dict[str, str]:
     return facts
 
 
-def _cautions(run: FinishedRun, names: list[str], left_out: list[str]) -> list[str]:
-    """Return what the reader should know before trusting the tests."""
-    cautions = []
-    if left_out:
-        cautions.append(
-            f"{len(left_out):,} groupings have fewer than {run.settings['min_grouping_cells']:,} cells after quality "
-            f"control and were not tested: {_listed(left_out)}."
-        )
-    untestable = [name for name, variance in zip(names, run.results.read("de", "varg"), strict=True) if variance <= 0]
-    if untestable:
-        cautions.append(
-            f"{len(untestable):,} groupings cannot be told from the covariates or from each other, and have P = 1: "
-            f"{_listed(untestable)}."
-        )
+def _cautions(run: FinishedRun) -> list[str]:
+    """Return what the reader should know before trusting the tests, beside the warnings of the run."""
     low, high = INFLATION_BOUNDS
-    for family, n_tests, inflation in _families(run):
-        if family != "tested" and n_tests and not low <= inflation <= high:
-            cautions.append(
-                f"The genomic inflation of {FAMILIES[family][0].lower()} is {inflation:.2f}, where 1 is expected: "
-                f"P-values are {'too small' if inflation > 1 else 'larger than they need be'}."
-            )
-    return cautions
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return [
+        f"The genomic inflation of {FAMILIES[family][0].lower()} is {inflation:.2f}, where 1 is expected: P-values are "
+        f"{'too small' if inflation > 1 else 'larger than they need be'}."
+        for family, n_tests, inflation in _families(run)
+        if family != "tested" and n_tests and not low <= inflation <= high
+    ]
 
 
 def _families(run: FinishedRun) -> list[tuple[str, int, float]]:
@@ -159,7 +142,7 @@ def _qq_picture(run: FinishedRun) -> Picture | None:
         axes.set(xlabel="Expected −log10 P", ylabel="Observed −log10 P")
         axes.set_xlim(left=0)
         axes.set_ylim(0, highest * 1.02)
-        axes.legend(loc="upper left")
+        axes.figure.legend(loc="outside upper left")
         inflations = "; ".join(f"{FAMILIES[family][0]} {inflation:.3f}" for family, _, inflation in families)
         return draft.picture(
             alternative=f"Quantiles of observed against expected P-values. Genomic inflation: {inflations}.",

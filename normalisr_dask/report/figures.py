@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 #: Variable of the style sheet → what stands for it while Matplotlib draws.
@@ -34,6 +34,8 @@ COLOURS = {
 INK, MUTED, FIRST, SECOND, THIRD, POSITIVE, NEGATIVE, CARD = COLOURS.values()
 #: Steps of opacity in which densities and correlations are drawn.
 LEVELS = 8
+#: Up to which ratio a logarithmic axis has labels at 2 and 5, too.
+FEW_DECADES = 50
 STYLE: Any = {  # Matplotlib types every key
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",
@@ -114,18 +116,20 @@ def drawing(name: str, *, width: float = 4.0, height: float = 3.0) -> Iterator[D
 
 
 def log_x(axes: Axes) -> None:
-    """Make the x axis logarithmic, with labels such as 10,000."""
+    """Make the x axis logarithmic, with labels such as 10,000; call it when the data are drawn."""
     axes.set_xscale("log")
-    _plain_labels(axes.xaxis)
+    _plain_labels(axes.xaxis, *axes.get_xlim())
 
 
 def log_y(axes: Axes) -> None:
-    """Make the y axis logarithmic, with labels such as 10,000."""
+    """Make the y axis logarithmic, with labels such as 10,000; call it when the data are drawn."""
     axes.set_yscale("log")
-    _plain_labels(axes.yaxis)
+    _plain_labels(axes.yaxis, *axes.get_ylim())
 
 
-def _plain_labels(axis: Axis) -> None:
+def _plain_labels(axis: Axis, low: float, high: float) -> None:
+    if high < FEW_DECADES * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -128,8 +128,8 @@ def _weights(total: NDArray[np.int64], weights: Floats) -> Picture:
         axes = draft.axes()
         x_edges, y_edges = _log_edges(total, 60), _edges(weights, 44)
         numbers = np.histogram2d(np.maximum(total, 1), weights, bins=(x_edges, y_edges))[0].astype(np.int64)
-        log_x(axes)
         draw_density(axes, numbers, x_edges, y_edges, FIRST)
+        log_x(axes)
         axes.set(xlabel="Counts of the cell", ylabel="Weight of the cell")
         correlation = _correlation(np.log(np.maximum(total, 1)), weights)
         return draft.picture(
@@ -150,8 +150,8 @@ def _scaling(run: FinishedRun) -> Picture:
         axes = draft.axes()
         x_edges, y_edges = _log_edges(mean, 60), np.linspace(0, 1, 45)
         numbers = np.histogram2d(mean, np.clip(scaling, 0, 1), bins=(x_edges, y_edges))[0].astype(np.int64)
-        log_x(axes)
         draw_density(axes, numbers, x_edges, y_edges, FIRST)
+        log_x(axes)
         axes.set(xlabel="Mean count of the gene", ylabel="Scaling of the gene")
         return draft.picture(
             alternative=(
@@ -165,7 +165,7 @@ def _scaling(run: FinishedRun) -> Picture:
 def _explained(shares: dict[str, Floats]) -> Picture:
     """Draw what covariates explain: median, quartiles, and the middle 90 % of the genes."""
     ranked = _ranked(shares)
-    with drawing("explained", width=6.0, height=1.2 + 0.32 * len(ranked)) as draft:
+    with drawing("explained", height=1.1 + 0.27 * len(ranked)) as draft:
         axes = draft.axes()
         for row, (_, values) in enumerate(ranked):
             low, first, middle, third, high = 100 * np.percentile(values, [5, 25, 50, 75, 95])
@@ -175,7 +175,7 @@ def _explained(shares: dict[str, Floats]) -> Picture:
         axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
         axes.set_ylim(len(ranked) - 0.5, -0.5)
         axes.set_xlim(left=0)
-        axes.set_xlabel("Explained variance of a gene's log-CPM (%)")
+        axes.set_xlabel("Explained variance of log-CPM (%)")
         medians = ", ".join(f"{name} {100 * np.median(values):.2g} %" for name, values in ranked[:5])
         return draft.picture(
             alternative=f"Variance explained by covariates, medians over genes: {medians}.",

@@ -42,7 +42,11 @@ def write(output: Path, name: str) -> Path:
     run = FinishedRun(ResultStore(output), Manifest.read(output))
     not_done = [stage for stage in NEEDED_STAGES if not run.has(stage)]
     if not_done:
-        msg = f"the run in {output} is not done: {' and '.join(not_done)} are missing; run the same command again"
+        is_or_are = "is" if len(not_done) == 1 else "are"
+        msg = (
+            f"the run in {output} is not done: {' and '.join(not_done)} {is_or_are} missing; "
+            "run the same command again, then ask for the report"
+        )
         raise ValueError(msg)
     path = output / name
     draft = path.with_name(f"{name}.{uuid4().hex}.partial")

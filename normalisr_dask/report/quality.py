@@ -25,7 +25,8 @@ def quality_section(run: FinishedRun) -> Section:
     cell_kept, gene_kept = stored["cell_kept"], stored["gene_kept"]
     bounds, n_cells, n_genes = run.settings, int(cell_kept.sum()), int(gene_kept.sum())
     weights, passed = results.read("normalisation", "fitted_weight"), results.read("normalisation", "weight_kept")
-    names = results.read("normalisation", "qc_cell")[~passed]
+    outliers = np.flatnonzero(~passed)
+    names = np.asarray(results.stored("normalisation", "qc_cell").oindex[outliers[:OUTLIERS_SHOWN]])
     pictures = [
         _distribution(
             "qc-cell-counts",
@@ -73,8 +74,8 @@ def quality_section(run: FinishedRun) -> Section:
                 ("Cells by their variance", passed.size, int(passed.sum())),
                 ("Genes by their counts", gene_kept.size, n_genes),
             ],
-            "outliers": [str(name) for name in names[:OUTLIERS_SHOWN]],
-            "n_outliers": names.size,
+            "outliers": [str(name) for name in names],
+            "n_outliers": outliers.size,
         },
         facts={
             "cells kept": f"{int(passed.sum()):,} of {cell_kept.size:,}",
