@@ -53,9 +53,12 @@ LAYOUT: dict[str, set[str]] = {
     | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
     "report": {"pipeline", "settings", "wording"} | BELOW_PIPELINE,
-    "normalisr": {"steps"},
+    "eager": {"results"},
+    "normalisr": {"eager", "steps"},
+    "commands": {"graph", "steps", "storage", "validation"},
     "limma": {"steps"},
     "cli": {
+        "commands",
         "demo",
         "guides",
         "limma",
@@ -78,11 +81,22 @@ LAYOUT: dict[str, set[str]] = {
 KERNEL_LIBRARIES = {"numba", "numpy", "scipy"}
 
 # Parts whose business is to compute, and the functions elsewhere whose answer decides what comes next.
-COMPUTING_PARTS = {"pipeline", "calibration", "gene_pairs", "gene_set_levels", "guides", "cli", "cluster"}
+COMPUTING_PARTS = {
+    "calibration",
+    "cli",
+    "cluster",
+    "commands",
+    "eager",
+    "gene_pairs",
+    "gene_set_levels",
+    "guides",
+    "pipeline",
+}
 DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",
     ("steps/gene_ontology.py", "gotop"): "which genes have most edges decides what is looked up",
+    ("steps/gene_ontology.py", "go_levels"): "the term that stands out at a level decides the covariates of the next",
     ("graph/rows.py", "RowPasses"): "the passes of linear models start from what the last one found of every gene",
     ("steps/normalisation.py", "compute_var"): "with stepmax > 1, each round starts from the weights of the last",
 }

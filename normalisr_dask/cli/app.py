@@ -10,8 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from normalisr_dask.cli import normalisr_commands, pipeline_commands
-from normalisr_dask.cli.lazy import work
-from normalisr_dask.cli.messages import PROGRAM, describe, ignore_abandoned_coroutines, one_line_warnings, tell
+from normalisr_dask.cli.messages import (
+    PROGRAM,
+    describe,
+    ignore_abandoned_coroutines,
+    log_to_stderr,
+    one_line_warnings,
+    tell,
+)
 
 DEBUG_VARIABLE = "NORMALISR_DASK_DEBUG"
 FAILED = 2
@@ -113,7 +119,7 @@ def show_overview(
 ) -> None:
     """Print the overview, or the version, if there is no command."""
     if verbose:
-        work("computing").log_to_stderr()
+        log_to_stderr()
     if show_version:
         typer.echo(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit

@@ -1,18 +1,12 @@
-"""Where a command computes: on a cluster, or in threads of its own process."""
+"""Clusters on which commands compute."""
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-import dask
-from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker
 from rich.console import Console
-from threadpoolctl import threadpool_limits
 
-from normalisr_dask.cli.messages import PROGRAM
 from normalisr_dask.cli.options import ClusterOptions
 from normalisr_dask.cluster import ClusterSettings, connect
 from normalisr_dask.process_memory import parse_memory
@@ -40,23 +34,3 @@ def computing(settings: ClusterSettings) -> Iterator[Client]:
             "give them more (--memory-limit) or have fewer of them (--workers), and run the same command again to go on"
         )
         raise RuntimeError(msg) from error
-
-
-@contextmanager
-def computing_in_threads(cluster: ClusterOptions, n_threads: int) -> Iterator[None]:
-    """Compute in threads of this process, as many as there are cores if 0; on a cluster where one was asked for."""
-    if cluster != ClusterOptions():
-        with computing(settings_of(cluster)):
-            yield
-        return
-    with dask.config.set(scheduler="threads", num_workers=n_threads or CPU_COUNT), threadpool_limits(1):
-        yield
-
-
-def log_to_stderr() -> None:
-    """Tell on stderr what this program does."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logger = logging.getLogger(__package__.partition(".")[0])
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)

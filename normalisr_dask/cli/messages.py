@@ -1,5 +1,6 @@
 """What goes to stderr besides progress: errors and warnings, one line each."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -48,6 +49,15 @@ def describe(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {error}; this should not happen: please report it with what `{PROGRAM} --debug` adds"
     )
+
+
+def log_to_stderr() -> None:
+    """Tell on stderr, step by step, what this program does."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
 
 
 def ignore_abandoned_coroutines() -> None:

@@ -369,4 +369,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _call(command: str, cluster: ClusterOptions, n_threads: int, *arguments: Any, **options: Any) -> None:
-    work("normalisr_work").call(command, cluster, n_threads, *arguments, **options)
+    """Run a command where it is told to: on a cluster if one was asked for, else in threads of this process."""
+    where = work("threads").of_this_process(n_threads)
+    if cluster != ClusterOptions():
+        computing = work("computing")
+        where = computing.computing(computing.settings_of(cluster))
+    with where:
+        getattr(work("ontology_work" if command == "gocovt" else "normalisr_work"), command)(*arguments, **options)

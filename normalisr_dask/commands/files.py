@@ -144,11 +144,11 @@ class Files:
 
     def table(self, name: str) -> NDArray[np.float64]:
         """Read a matrix of few rows into memory, such as covariates."""
-        values = self.rows(name) if not is_zarr(name) else _open_zarr(name)
-        if isinstance(values, zarr.Group):
+        stored = _open_zarr(name) if is_zarr(name) else self._staged(name, self._folder() / "matrix.zarr")
+        if isinstance(stored, zarr.Group):
             msg = f"{name} is a Zarr group, expected an array"
             raise ValueError(msg)
-        return np.atleast_2d(np.asarray(values, dtype=np.float64))
+        return np.atleast_2d(np.asarray(stored[...], dtype=np.float64))
 
     def vector(self, name: str, size: int | None = None, what: str = "") -> NDArray[np.float64]:
         """Read numbers in any shape as a vector; refuse another number of them than ``size``."""
