@@ -242,7 +242,8 @@ def _inline(text: str, name: str, alternative: str) -> str:
 
 def _plainer(attribute: re.Match[str]) -> str:
     """Leave colours and font of an attribute to the page, and its coordinates two digits."""
-    text = re.sub(r"font: (?:\w+ )*?([\d.]+px)[^;\"]*", r"font-size: \1", attribute[0])
+    text = re.sub(r"font: (?:\w+ )*?([\d.]+px)[^;\"]*", r"font-size: \1", attribute[0])  # of some versions; others:
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for variable, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{variable})")
     return re.sub(r"(\.\d\d)\d+", r"\1", text)
