@@ -165,12 +165,14 @@ def simulate_screen(
     module_size: int = 50,
     module_strength: float = 0.27,
     without_guide: float = 0.1,
+    guides_per_cell: float | None = None,
+    linked: float = 0.0,
     median_depth: float = 3000.0,
     depth_spread: float = 0.35,
     decades: float = 2.4,
     dispersion: float = 0.2,
 ) -> SimulatedScreen:
-    """Simulate a pooled CRISPR screen in which a cell carries one guide at most, with known effects and gene modules.
+    """Simulate a pooled CRISPR screen with known effects and gene modules; by default a cell has one guide at most.
 
     Every targeting guide knocks its target down and changes some downstream genes, alternately down and up; guides of
     one target have the same effects. Non-targeting guides change nothing. The genes of a module follow a hidden normal
@@ -198,7 +200,12 @@ def simulate_screen(
     module_strength : float
         Mean change of log expression with one standard deviation of the factor; single genes have 0.5 to 1.5 times it.
     without_guide : float
-        Share of cells without a guide.
+        Share of cells without a guide, where a cell has one at most.
+    guides_per_cell : float, optional
+        Mean of a cell's number of guides, each drawn by itself: high multiplicity of infection. Effects multiply.
+    linked : float
+        With `guides_per_cell`: share of the cells of a guide into which the guide half of all guides further on comes
+        along, as where cells clump. Its effects are then taken for those of the first guide, unless it is a covariate.
     median_depth, depth_spread, decades, dispersion : float
         As in `simulate_counts`.
 
@@ -236,7 +243,7 @@ def simulate_screen(
         median_depth=median_depth,
         dispersion=dispersion,
     )
-    _require_share(knockdown=knockdown, without_guide=without_guide)
+    _require_share(knockdown=knockdown, without_guide=without_guide, linked=linked)
     n_targets, left_over = divmod(n_guides - n_controls, guides_per_target)
     if left_over or n_targets < 0:
         msg = (
@@ -263,9 +270,10 @@ def simulate_screen(
     for guide in range(n_targets * guides_per_target):
         guide_programs[changed[guide // guides_per_target], guide] = fold_changes
 
-    carriers = np.flatnonzero(generator.random(n_cells) >= without_guide)
-    guides = generator.integers(n_guides, size=len(carriers))
-    groupings = csr_array((np.ones(len(carriers), np.uint8), (guides, carriers)), shape=(n_guides, n_cells))
+    if guides_per_cell is None:
+        groupings = _one_guide_a_cell(generator, n_guides, n_cells, without_guide)
+    else:
+        groupings = _many_guides_a_cell(generator, n_guides, n_cells, guides_per_cell, linked)
     factors = csr_array(generator.normal(size=(n_modules, n_cells)))
     counts = _draw_counts(
         generator,
@@ -294,6 +302,23 @@ def simulate_screen(
         effects=effects,
         modules=[[gene_names[gene] for gene in genes] for genes in members],
     )
+
+
+def _one_guide_a_cell(generator: np.random.Generator, n_guides: int, n_cells: int, without_guide: float) -> csr_array:
+    """Draw which cell carries which guide, one or none."""
+    carriers = np.flatnonzero(generator.random(n_cells) >= without_guide)
+    guides = generator.integers(n_guides, size=len(carriers))
+    return csr_array((np.ones(len(carriers), np.uint8), (guides, carriers)), shape=(n_guides, n_cells))
+
+
+def _many_guides_a_cell(
+    generator: np.random.Generator, n_guides: int, n_cells: int, guides_per_cell: float, linked: float
+) -> csr_array:
+    """Draw which cell carries which guides, each guide by itself but for those that come along with another."""
+    carries = generator.random((n_guides, n_cells)) < guides_per_cell / n_guides
+    half = n_guides // 2
+    carries[half : 2 * half] |= carries[:half] & (generator.random((half, n_cells)) < linked)
+    return csr_array(carries.astype(np.uint8))
 
 
 def _names(kind: str, number: int) -> list[str]:

@@ -85,6 +85,16 @@ def test_a_cell_carries_one_guide_at_most_and_some_carry_none(screen: SimulatedS
     assert set(screen.groupings.data) == {1}
 
 
+def test_many_guides_a_cell_are_drawn_by_themselves_but_for_those_that_come_along() -> None:
+    many = simulate_screen(300, 4000, 10, n_controls=2, n_downstream=1, n_modules=0, guides_per_cell=2.0, linked=0.5)
+    carries = many.groupings.toarray().astype(float)
+    assert carries[:5].sum(axis=0).mean() == pytest.approx(1.0, rel=0.1)
+    assert carries[5:].mean(axis=1) == pytest.approx([0.2 + 0.8 * 0.2 * 0.5] * 5, rel=0.15)
+    together = np.corrcoef(carries)
+    assert (np.diag(together, 5) > 0.25).all()
+    assert np.abs(together[:5, :5][~np.eye(5, dtype=bool)]).max() < 0.06
+
+
 def test_guides_are_named_after_their_target_and_controls_change_nothing(screen: SimulatedScreen) -> None:
     assert len(screen.grouping_names) == len(set(screen.grouping_names)) == 10
     assert screen.grouping_names[8:] == ["control_g1", "control_g2"]

@@ -1,0 +1,77 @@
+"""The examples run as their first lines say, on real and on small simulated data, and each draws its picture."""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SECONDS = 300
+
+
+def run(name: str, *arguments: str | Path, cwd: Path) -> str:
+    """Run an example in a process of its own, and return what it prints."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_picture(path: Path) -> None:
+    """Check that the picture is there and not blank."""
+    pixels = matplotlib.image.imread(path)
+    assert min(pixels.shape[:2]) > 300
+    assert pixels.std() > 0.02
+
+
+@pytest.fixture(scope="module")
+def pbmc3k(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pbmc3k")
+    with tarfile.open(real_data / "pbmc3k_filtered_gene_bc_matrices.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "filtered_gene_bc_matrices" / "hg19"
+
+
+def test_every_example_is_run_here() -> None:
+    tests = Path(__file__).read_text()
+    names = [path.stem for path in EXAMPLES.glob("*.py")]
+    assert len(names) >= 4
+    assert [name for name in names if f'run("{name}"' not in tests] == []
+
+
+def test_case_control_finds_the_genes_of_the_textbook(pbmc3k: Path, real_data: Path, tmp_path: Path) -> None:
+    printed = run("case_control_de", pbmc3k, real_data / "pbmc3k_cell_types.tsv", tmp_path / "out", cwd=tmp_path)
+    top = [line.split()[0] for line in printed.splitlines()[3:15]]
+    assert top[0] == "FCGR3A"
+    assert {"LYZ", "S100A8", "S100A9", "CD14"} <= set(top)
+    assert (
+        (tmp_path / "out" / "monocytes.tsv").read_text().startswith("gene\teffect\tstandard_error\tlog10_p\nFCGR3A\t")
+    )
+    assert_picture(tmp_path / "out" / "monocytes.png")
+
+
+def test_high_moi_needs_the_other_guides_as_covariates(tmp_path: Path) -> None:
+    printed = run("high_moi_screen", "out", "--cells", "3000", cwd=tmp_path).splitlines()
+    wrong = {
+        line.partition(":")[0]: int(line.split(", ")[1].split()[0]) for line in printed if "hits are wrong" in line
+    }
+    assert wrong["ignoring others"] > 4 * wrong["others as covariates"]
+    assert_picture(tmp_path / "out" / "competition.png")
+
+
+@pytest.mark.slow
+def test_low_moi_finds_the_regulators(real_data: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # a second time it goes on with what is there
+        printed = run("low_moi_screen", real_data / "papalexi_lowmoi", "out", cwd=tmp_path)
+    top = [line.split()[0] for line in printed.splitlines()[3:7]]
+    assert {"JAK2", "STAT1", "IFNGR1", "IFNGR2"} == set(top)
+    assert_picture(tmp_path / "out" / "screen.png")
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert "the same, byte by byte" in run("on_a_cluster", "out", cwd=tmp_path)
+    assert_picture(tmp_path / "out" / "stages.png")
