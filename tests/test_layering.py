@@ -52,7 +52,7 @@ LAYOUT: dict[str, set[str]] = {
     | OF_A_RUN
     | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
-    "report": {"pipeline", "settings", "wording"} | BELOW_PIPELINE,
+    "report": {"gene_set_levels", "pipeline", "settings", "wording"} | BELOW_PIPELINE,
     "eager": {"results"},
     "normalisr": {"eager", "steps"},
     "commands": {"graph", "steps", "storage", "validation"},

@@ -1,6 +1,10 @@
-"""The section on co-expression: degrees, correlations of the most connected genes, and the strongest edges."""
+"""The section on co-expression: degrees, hubs, the strongest edges, and the gene sets that were removed."""
+
+from itertools import count, takewhile
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -19,56 +23,94 @@ from normalisr_dask.report.figures import (
     log_y,
 )
 from normalisr_dask.report.section import FinishedRun, Section
-from normalisr_dask.storage.result_tables import EDGE_TABLE
+from normalisr_dask.schema import stage_of_level
+from normalisr_dask.storage.result_tables import edge_table, enrichment_table
 
 Floats = NDArray[np.float64]
 
 GENES_IN_HEAT_MAP, EDGES_SHOWN, HUBS_SHOWN = 50, 100, 20
+GENES_OF_TERM, TERMS_SHOWN = 20, 10
+#: Columns of the table of enriched terms.
+OF_TERMS = ("GO", "name", "ratio_in_study", "odds_ratio", "p_uncorrected")
 
 
 def coexpression_section(run: FinishedRun) -> Section | None:
-    """Make the section on co-expression; None for a run without it.
+    """Make the section on co-expression, of all levels of gene sets; None for a run without it.
 
     Parameters
     ----------
     run
         Any run.
     """
-    if not run.has("edges"):
+    levels = list(takewhile(lambda level: run.has(stage_of_level("edges", level)), count()))
+    if not levels:
         return None
-    genes, degree = run.results.read("edges", "gene"), run.results.read("edges", "degree")
-    details = run.manifest.stage("edges")
-    by_degree = np.argsort(-degree, kind="stable")
-    connected = by_degree[degree[by_degree] > 0]
-    chosen = connected[:GENES_IN_HEAT_MAP]
-    edges = extract_edges(run.results.output / EDGE_TABLE, genes, chosen, EDGES_SHOWN)
-    n_rows = int(degree.sum())
+    networks = [_network(run, level) for level in levels]
+    gene_sets = [_gene_set(run, level) for level in levels if run.has(stage_of_level("go", level))]
+    facts = {"edges": f"{networks[0]['n_rows']:,} at Q ≤ {networks[0]['qcut']:g}"}
+    if gene_sets:
+        facts["gene sets removed"] = f"{len(levels) - 1}"
     return Section(
         "coexpression",
         "Co-expression",
-        {
-            "qcut": details["qcut"],
-            "n_genes": genes.size,
-            "n_rows": n_rows,
-            "n_connected": connected.size,
-            "positive": edges.n_positive / max(1, n_rows),
-            "degree": _degrees(degree),
-            "heat_map": _heat_map(genes[chosen], edges.correlation) if chosen.size > 1 else None,
-            "hubs": [(str(genes[gene]), int(degree[gene])) for gene in connected[:HUBS_SHOWN]],
-            "edges": [
-                (str(genes[first]), str(genes[second]), r, q)
-                for first, second, r, q in zip(edges.first, edges.second, edges.r, edges.q, strict=True)
-            ],
-        },
-        facts={"edges": f"{n_rows:,} at Q ≤ {details['qcut']:g}"},
+        {"networks": networks, "gene_sets": gene_sets},
+        facts=facts,
     )
 
 
-def _degrees(degree: NDArray[np.int64]) -> Picture:
+def _network(run: FinishedRun, level: int) -> dict[str, Any]:
+    """Return what the page shows of the network of a level."""
+    stage = stage_of_level("edges", level)
+    genes, degree = run.results.read(stage, "gene"), run.results.read(stage, "degree")
+    by_degree = np.argsort(-degree, kind="stable")
+    connected = by_degree[degree[by_degree] > 0]
+    chosen = connected[:GENES_IN_HEAT_MAP]
+    edges = extract_edges(run.results.output / edge_table(level), genes, chosen, EDGES_SHOWN)
+    n_rows = int(degree.sum())
+    mark = f"-{level}" if level else ""  # ids are unique on the page
+    return {
+        "level": level,
+        "mark": mark,
+        "qcut": run.manifest.stage(stage)["qcut"],
+        "n_genes": genes.size,
+        "n_rows": n_rows,
+        "n_connected": connected.size,
+        "positive": edges.n_positive / max(1, n_rows),
+        "degree": _degrees(f"degree{mark}", degree),
+        "heat_map": _heat_map(f"heat-map{mark}", genes[chosen], edges.correlation) if chosen.size > 1 else None,
+        "hubs": [(str(genes[gene]), int(degree[gene])) for gene in connected[:HUBS_SHOWN]],
+        "edges": [
+            (str(genes[first]), str(genes[second]), r, q)
+            for first, second, r, q in zip(edges.first, edges.second, edges.r, edges.q, strict=True)
+        ],
+    }
+
+
+def _gene_set(run: FinishedRun, level: int) -> dict[str, Any]:
+    """Return what the page shows of the top term of a level, and of the terms that follow it."""
+    stage = stage_of_level("go", level)
+    details = run.manifest.stage(stage)
+    found = {"level": level, "term": details["term"], "note": details["note"]}
+    if details["term"] is None:
+        return found | {"genes": [], "terms": []}
+    in_term = run.results.read(stage, "in_term").any(axis=0)
+    table = pq.read_table(run.results.output / enrichment_table(level), columns=list(OF_TERMS)).to_pandas()
+    terms = table.sort_values("p_uncorrected", kind="stable").head(TERMS_SHOWN)
+    return found | {
+        "name": details["name"],
+        "n_genes": details["genes"],
+        "p_value": details["p_value"],
+        "odds_ratio": details["odds_ratio"],
+        "genes": [str(gene) for gene in run.results.read(stage, "gene")[in_term][:GENES_OF_TERM]],
+        "terms": list(terms.itertuples(index=False, name=None)),
+    }
+
+
+def _degrees(name: str, degree: NDArray[np.int64]) -> Picture:
     """Draw how many genes have how many edges."""
     connected = degree[degree > 0]
     highest = int(degree.max(initial=0))
-    with drawing("degree") as draft:
+    with drawing(name) as draft:
         axes = draft.axes()
         if connected.size:
             degrees, numbers = np.unique(connected, return_counts=True)
@@ -86,16 +128,16 @@ def _degrees(degree: NDArray[np.int64]) -> Picture:
         )
 
 
-def _heat_map(names: NDArray[np.object_], correlation: Floats) -> Picture:
+def _heat_map(name: str, names: NDArray[np.object_], correlation: Floats) -> Picture:
     """Draw correlations between genes, those that are alike beside each other."""
     order = _clustered(correlation)
     shown = correlation[np.ix_(order, order)]
-    labels = [str(name) for name in names[order]]
+    labels = [str(gene) for gene in names[order]]
     largest = float(np.nanmax(np.abs(shown[~np.eye(len(order), dtype=bool)]), initial=0.0)) or 1.0
     levels = np.nan_to_num(np.ceil(np.abs(shown) / largest * LEVELS)).clip(0, LEVELS).astype(np.int64)
     np.fill_diagonal(levels, 0)
     edges = np.arange(len(order) + 1, dtype=np.float64) - 0.5
-    with drawing("heat-map", width=7.2, height=7.2) as draft:
+    with drawing(name, width=7.2, height=7.2) as draft:
         axes = draft.axes()
         for colour, is_sign in ((POSITIVE, shown > 0), (NEGATIVE, shown < 0)):
             draw_tiles(axes, np.where(is_sign, levels, 0), edges, edges, colour)

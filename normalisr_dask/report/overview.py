@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+from normalisr_dask.gene_set_levels import level_titles
 from normalisr_dask.pipeline import TITLES
 from normalisr_dask.report.section import FinishedRun, Section
 from normalisr_dask.settings import RunSettings
@@ -65,7 +66,8 @@ def stages_section(run: FinishedRun) -> Section:
     run
         Any run.
     """
-    stages = {name: run.manifest.stage(name) for name in TITLES if run.manifest.is_done(name)}
+    titles = TITLES | level_titles(run.settings.get("go_levels", 0))
+    stages = {name: run.manifest.stage(name) for name in titles if run.manifest.is_done(name)}
     longest = max((details["seconds"] for details in stages.values()), default=0.0) or 1.0
     return Section(
         "stages",
@@ -73,7 +75,7 @@ def stages_section(run: FinishedRun) -> Section:
         {
             "rows": [
                 (
-                    TITLES[name],
+                    titles[name],
                     details["seconds"],
                     details["seconds"] / longest,
                     details["peak_worker_bytes"],
