@@ -92,8 +92,9 @@ def goe(
     Notes
     -----
     The top term has the smallest P-value among those with odds ratio above 1 and at least ``nmin`` genes; of equal
-    P-values the first identifier. A synonym of several genes stands for none, a symbol of several for the first. Genes
-    without identifier are left out of the comparison. Cost: seconds, most of it for reading the files.
+    P-values that of the deepest term, then the first identifier. A synonym of several genes stands for none, a symbol
+    of several for the first. Genes without identifier are left out of the comparison. Cost: seconds, most of it for
+    reading the files.
 
     normalisr 1.0.0 asks goatools for the same, but today's goatools does not know the name under which it is handed
     ``evidence_set``, and takes all evidence: ``evidence_set=None`` gives the numbers of that. normalisr's list of genes
@@ -262,7 +263,7 @@ def _study(
     ontology: Mapping[str, Any],
     goa_file: str | Path,
 ) -> pd.DataFrame:
-    """Test all terms, by ascending P-value."""
+    """Test all terms; by ascending P-value, and of equal ones the most special first."""
     names: dict[str, list[str]] = {}
     for name in dict.fromkeys(genes):
         if name in identifiers:
@@ -273,7 +274,9 @@ def _study(
     study = GOEnrichmentStudy(population, annotated, ontology, methods=["bonferroni"], log=None)
     rows = [_row(record, names) for record in study.run_study(sorted(names))]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"depth": "uint8"})
-    return table.sort_values(["p_uncorrected", "GO"], ignore_index=True)
+    return table.sort_values(
+        ["p_uncorrected", "depth", "GO"], ascending=[True, False, True], kind="stable", ignore_index=True
+    )
 
 
 def _row(record: Any, names: Mapping[str, Iterable[str]]) -> tuple[Any, ...]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import dask.array as da
+import numpy as np
 import pandas as pd
 from dask.delayed import Delayed
+from numpy.typing import NDArray
 
 
 class LogCpm(NamedTuple):
@@ -225,3 +227,27 @@ class EList(_NamedValues):
 
 class LinearFit(_NamedValues):
     """A linear model of every gene; ``vooma_lm_fit`` and ``lm_fit`` say what is in it."""
+
+
+class GeneSetLevel(NamedTuple):
+    """Co-expression after some gene sets were removed, and the gene set that dominates it.
+
+    Attributes
+    ----------
+    level : int
+        Number of gene sets removed before.
+    covariates : float64 (covariates + level, cells)
+        Covariates of this level: those given, and a principal component of each gene set removed; lazy.
+    network : Network
+        Significant gene pairs; lazy.
+    degree : int64 (genes,)
+        Number of edges of every gene, in memory.
+    top : TopTerm or None
+        Term that stands out; None where none does, and then this is the last level.
+    """
+
+    level: int
+    covariates: da.Array
+    network: Network
+    degree: NDArray[np.int64]
+    top: TopTerm | None

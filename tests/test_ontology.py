@@ -43,7 +43,7 @@ def goe(files: Files, genes=GENES, bg=SYMBOLS, **options):
 
 def assert_same_table(found: pd.DataFrame, published: pd.DataFrame) -> None:
     """Compare with a table of normalisr, whose rows of equal P-value are in no order."""
-    expected = published.sort_values(["p_uncorrected", "GO"], ignore_index=True)
+    expected = published.sort_values(["p_uncorrected", "depth", "GO"], ascending=[True, False, True], ignore_index=True)
     in_any_order = {"study_items": lambda table: table["study_items"].map(lambda names: sorted(names.split(",")))}
     pd.testing.assert_frame_equal(found.assign(**in_any_order), expected.assign(**in_any_order), rtol=1e-12)
 

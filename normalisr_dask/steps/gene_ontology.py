@@ -1,6 +1,6 @@
 """Gene sets from the co-expression network: the process that stands out among its hubs, as one covariate more."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dask.array as da
@@ -12,13 +12,13 @@ from normalisr_dask.graph.inputs import as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
 from normalisr_dask.kernels import principal_component as kernels
 from normalisr_dask.kernels.normalisation import row_sums, squares_about
-from normalisr_dask.ontology import EVIDENCE, goe
-from normalisr_dask.results import TopTerm
+from normalisr_dask.ontology import EVIDENCE, NoEnrichmentError, goe
+from normalisr_dask.results import GeneSetLevel, TopTerm
 from normalisr_dask.steps.expression import DenseForm, NormalisedForm, expression_of, gram
-from normalisr_dask.steps.network import degree
+from normalisr_dask.steps.network import degree, network
 from normalisr_dask.validation import check_count, listing
 
-__all__ = ["NoPrincipalGenesError", "goe", "gotop", "pccovt"]
+__all__ = ["NoPrincipalGenesError", "go_levels", "goe", "gotop", "pccovt"]
 
 
 class NoPrincipalGenesError(RuntimeError):
@@ -233,3 +233,72 @@ def _first_component(expression: NormalisedForm | DenseForm, basis: da.Array) ->
     products = sum_over_cells(products_of, matrix, width=n_genes, by_cell=by_cell, by_gene=by_gene)
     loadings = call_once(kernels.top_loadings, products, shape=(n_genes,))
     return sum_over_genes(scores_of, matrix, width=1, by_cell=by_cell, by_gene=by_gene | {"loadings": loadings})
+
+
+def go_levels(
+    dt,
+    dc,
+    namet: Sequence[str],
+    go_file: str | Path,
+    goa_file: str | Path,
+    qcut: float,
+    lvmax: int = 5,
+    n: int = 100,
+    *,
+    nmin: int = 5,
+    conversion: Mapping[str, str] | str | Path | tuple[str, str, str] | None = None,
+    evidence_set: Collection[str] | None = EVIDENCE,
+) -> Iterator[GeneSetLevel]:
+    """Remove the gene sets that dominate co-expression, one after the other; computes the degrees of every level.
+
+    Level 0 is co-expression as it is. The principal component (:func:`normalisr_dask.pccovt`) of the term that stands
+    out in its network (:func:`normalisr_dask.gotop`) is one covariate more at level 1; and so on, as in Normalisr's own
+    example of co-expression, where these are housekeeping programmes.
+
+    Parameters
+    ----------
+    dt, dc
+        Normalised expression and covariates, as of :func:`normalisr_dask.coex`.
+    namet : sequence of str
+        Names of the genes.
+    go_file, goa_file
+        Terms and annotations, as of :func:`normalisr_dask.goe`.
+    qcut : float
+        Largest Q-value of an edge.
+    lvmax : int
+        How many gene sets to remove.
+    n, nmin, conversion, evidence_set
+        As of :func:`normalisr_dask.gotop`.
+
+    Yields
+    ------
+    GeneSetLevel
+        Of levels 0 to ``lvmax``, or to the first one whose network has no term that stands out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the functions above, when the first level is asked for.
+
+    Notes
+    -----
+    A level is computed when it is asked for: all gene pairs for the degrees, and the principal component, which come
+    back as vectors. For runs that may be interrupted, ``normalisr-dask run --go`` stores every level.
+    """
+    check_count(lvmax, "lvmax")
+    expression = expression_of(dt, "dt")
+    covariates = as_rows(dc, "dc", expression).astype(np.float64)
+    for level in range(lvmax + 1):
+        found = network(dt, covariates, qcut)
+        degrees = found.degree.compute()
+        try:
+            top = gotop(
+                degrees, namet, go_file, goa_file, n, nmin=nmin, conversion=conversion, evidence_set=evidence_set
+            )
+        except (NoEnrichmentError, NoPrincipalGenesError):
+            yield GeneSetLevel(level, covariates, found, degrees, None)
+            return
+        yield GeneSetLevel(level, covariates, found, degrees, top)
+        component = pccovt(dt, covariates, namet, top.genes)[-1:].compute()
+        further = da.from_array(component, chunks=(1, covariates.chunks[1]))
+        covariates = da.concatenate([covariates, further]).rechunk({0: -1})
