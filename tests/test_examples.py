@@ -63,6 +63,17 @@ def test_high_moi_needs_the_other_guides_as_covariates(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_network_thins_out_from_level_to_level(pbmc3k: Path, real_data: Path, tmp_path: Path) -> None:
+    go = [next((real_data / "go").glob(pattern)) for pattern in ("*.obo.gz", "*.gaf.gz")]
+    options = ("--levels", "1", "--least-share", "0.2")
+    printed = run("coexpression_levels", pbmc3k, *go, "out", *options, cwd=tmp_path).splitlines()
+    edges = [int(line.split()[2].replace(",", "")) for line in printed if line.startswith("level ")]
+    assert len(edges) == 2
+    assert edges[0] > 1.3 * edges[1] > 0
+    assert_picture(tmp_path / "out" / "levels.png")
+
+
+@pytest.mark.slow
 def test_low_moi_finds_the_regulators(real_data: Path, tmp_path: Path) -> None:
     for _ in range(2):  # a second time it goes on with what is there
         printed = run("low_moi_screen", real_data / "papalexi_lowmoi", "out", cwd=tmp_path)
