@@ -157,7 +157,7 @@ class Blocks:
         return {
             "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
             "normalisation": 26 * self.cells + 36,
-            "go": 14 * self.cells + 60,
+            "go": 40 * self.cells + 40,
             "de": (20 * self.submissions + 6 * self.groupings) * self.cells + 57 * self.groupings,
         }
 
