@@ -17,6 +17,7 @@ from gene_ontologies import GROWTH, ROOT, SIGNAL, TERMS, gaf_line
 from typer.testing import CliRunner
 
 import normalisr_dask as nd
+from normalisr_dask import schema
 from normalisr_dask.cli.app import app
 from normalisr_dask.pipeline import plan, run
 from normalisr_dask.progress import Silent
@@ -137,6 +138,16 @@ def test_what_a_run_tells_of_its_levels(inputs, whole, client):
     assert stages["go_lv1"]["term"] == SIGNAL
     assert stages["edges_lv1"]["edges"] == second
     assert stages["go_lv2"]["note"].startswith("no term: expected more than 62 genes with edges")
+
+
+def test_every_level_opens_with_the_names_of_the_schema(whole):
+    for stage in STAGES:
+        dataset = xr.open_zarr(whole / "results.zarr", group=stage)
+        variables = schema.STAGES[schema.kind_of(stage)]
+        assert set(dataset.data_vars) == set(variables)
+        for name, variable in variables.items():
+            assert dataset[name].dims == variable.dims
+            assert dataset[name].dtype == variable.dtype
 
 
 def test_levels_open_with_labels(whole):
