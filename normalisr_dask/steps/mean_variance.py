@@ -1,6 +1,5 @@
 """The mean-variance trend of log-expression: precision weights, and fits that use them."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +9,14 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.rows import Matrix, RowPasses
 from normalisr_dask.kernels.lowess import lowess
 from normalisr_dask.kernels.mean_variance import combined_abscissa, trend_weights
-from normalisr_dask.results import LinearFit
-from normalisr_dask.steps.block_correlation import correlate_blocks, say_why_no_correlation
+from normalisr_dask.steps.block_correlation import correlate_blocks
 from normalisr_dask.steps.designs import Design, gene_name, parse_design, predictor_of, weights_of
-from normalisr_dask.steps.expression_input import ExpressionInput, read_expression
+from normalisr_dask.steps.expression_input import ExpressionInput
 from normalisr_dask.steps.linear_models import (
     Blocks,
     GeneFits,
-    assemble_fit,
     check_expression,
     fit_genes,
-    storable,
-    unscaled_covariance_of,
     warn_of_partial_fits,
 )
 from normalisr_dask.steps.sample_weights import VarianceModel, fold_sample_weights
@@ -84,6 +79,10 @@ class Trend:
     curve_x: NDArray[np.float64]
     curve_y: NDArray[np.float64]
     slopes: NDArray[np.float64]
+
+    def draw(self) -> None:
+        """Draw the trend, or warn that there is no matplotlib."""
+        draw_trend(self.x, self.y, self.curve_x, self.curve_y)
 
     def entries(self) -> dict[str, Any]:
         """Return what ``save_plot`` adds to a fit."""
@@ -255,143 +254,3 @@ def trend_model(
     parsed = parse_design(design, n_samples, given.samples)
     weights = weights_of(prior_weights, given.shape, is_lazy=passes.is_lazy)
     return TrendModel(passes, parsed, span_of(n_genes, span, legacy=legacy_span), weights, expanded)
-
-
-def vooma_lm_fit(
-    y,
-    design=None,
-    prior_weights=None,
-    block=None,
-    sample_weights: bool = False,  # noqa: FBT001, FBT002  limma's own signature
-    var_design=None,
-    var_group=None,
-    prior_n: float = 10,
-    predictor=None,
-    span: float | None = None,
-    legacy_span: bool = False,  # noqa: FBT001, FBT002
-    plot: bool = False,  # noqa: FBT001, FBT002
-    save_plot: bool = False,  # noqa: FBT001, FBT002
-    keep_elist: bool = True,  # noqa: FBT001, FBT002
-    *,
-    key: str = "pylimma",
-    voom_key: str = "vooma",
-    weights_layer: str = "vooma_weights",
-    layer: str | None = None,
-) -> LinearFit | None:
-    r"""Fit linear models to log-expression whose variance follows a trend; computes.
-
-    A first fit gives the trend of :math:`\sqrt{σ}` over mean expression; at the fitted values it gives every
-    observation a precision, :math:`\mathrm{trend}^{-4}`, with which the model is fitted again [1]_. With sample weights
-    or blocks, the trend, the weights of samples and the correlation within blocks are estimated twice, each given the
-    others.
-
-    Parameters
-    ----------
-    y : array, DataFrame, EList, dict, AnnData, Dask array, Zarr array or store
-        Log-expression (genes, samples); AnnData samples × genes. NaN is missing.
-    design : array (samples, columns), DataFrame, formula on ``adata.obs``, optional
-        Design matrix; that of the container, or a column of ones, if None.
-    prior_weights : array, optional
-        Relative precisions known beforehand: (genes, samples), one for each gene, each sample, or all. Not with
-        sample weights.
-    block : array (samples,), optional
-        Labels of blocks, such as donors, whose samples are correlated.
-    sample_weights : bool
-        Whether to estimate how precise each sample is.
-    var_design, var_group : array, optional
-        Covariates or groups that variances of samples follow; turn ``sample_weights`` on.
-    prior_n : float
-        Weight of the prior that samples do not differ, as a number of genes.
-    predictor : array (genes,) or (genes, samples), optional
-        Further abscissa of the trend, combined with the mean by least squares.
-    span : float, optional
-        Share of the genes that the trend takes together, 0 to 1; by :func:`choose_lowess_span` if None.
-    legacy_span : bool
-        Whether to choose a smaller span, as limma did before.
-    plot : bool
-        Whether to draw the trend; needs matplotlib, and warns without.
-    save_plot : bool
-        Whether to return the trend.
-    keep_elist : bool
-        Whether to return the expression with its weights.
-    key, voom_key, weights_layer : str
-        Of AnnData: where the fit goes in ``uns``, where span, sample weights and trend go in ``uns``, and the layer for
-        the weights.
-    layer : str, optional
-        Layer of AnnData to read in place of X.
-
-    Returns
-    -------
-    LinearFit or None
-        None for AnnData, which is changed. Otherwise a dict: ``coefficients``, ``stdev_unscaled`` float64 (genes,
-        columns), NaN where not estimable; ``sigma``, ``df_residual``, ``Amean`` float64 (genes,); ``cov_coefficients``
-        (columns, columns), of a gene without weights; ``pivot`` int64 (columns,), ``rank``; ``design``, ``genes``,
-        ``coef_names`` if the design has names, ``method``, ``span``; ``block``, ``correlation``, ``ndups``,
-        ``spacing`` with blocks; ``targets`` with ``sample_weights`` (samples,) if estimated; ``voom_xy``,
-        ``voom_line`` with save_plot; ``EList`` with ``E`` and ``weights`` (genes, samples) with keep_elist: Dask
-        arrays for Dask and Zarr input.
-
-    Raises
-    ------
-    TypeError
-        If y holds no matrix of numbers, or a layer is named and y is no AnnData.
-    ValueError
-        If there are fewer than two genes or samples, a gene has no value or an infinite one, or shapes differ.
-        If the design is not finite, zero on all samples of a gene, or leaves no residual degrees of freedom.
-        If prior weights come with sample weights, or a gene that lost a coefficient to missing values does.
-        If the predictor is NaN where y is not, or the span is not between 0 and 1.
-
-    Warns
-    -----
-    UserWarning
-        If coefficients are not estimable, blocks have one sample each, or the design tells blocks apart.
-
-    Notes
-    -----
-    Passes over the genes: two, or seven with blocks and sample weights. Time O(genes · samples · columns²), with sample
-    weights also O(genes · samples²), one gene after another. Memory: lazy data a block of genes a task and, with sample
-    weights, samples²; data in memory the weights. Vectors of length genes are brought back between the passes.
-
-    References
-    ----------
-    .. [1] Law et al., Genome Biology 15:R29 (2014), doi:10.1186/gb-2014-15-2-r29.
-    """
-    given = read_expression(y, layer)
-    if prior_weights is None:
-        prior_weights = given.weights
-    trends = trend_model(
-        given, given.design if design is None else design, prior_weights, predictor, span, legacy_span=legacy_span
-    )
-    n_samples = given.shape[1]
-    variances = None
-    if sample_weights or var_design is not None or var_group is not None:
-        if prior_weights is not None:
-            msg = "prior weights and sample weights cannot go together; give up one of them"
-            raise ValueError(msg)
-        variances = VarianceModel.of(var_design, var_group, n_samples, prior_n)
-    blocks = None if block is None else Blocks.of(block, n_samples)
-    reason = None if blocks is None else say_why_no_correlation(blocks, trends.design)
-    if reason is not None:
-        warnings.warn(reason, UserWarning, stacklevel=2)
-    model = PrecisionModel(trends, variances, blocks, is_correlated=reason is None)
-    fits, precision = model.two_passes(given.genes)
-    covariance = unscaled_covariance_of(trends.design, blocks, precision.correlation)
-    fit = assemble_fit(given, trends.design, fits, covariance, blocks=blocks, correlation=precision.correlation)
-    if plot:
-        draw_trend(precision.trend.x, precision.trend.y, precision.trend.curve_x, precision.trend.curve_y)
-    extras: dict[str, Any] = {"span": trends.span}
-    if precision.sample_weights is not None:
-        extras["sample_weights"] = precision.sample_weights
-    if save_plot:
-        extras |= precision.trend.entries()
-    if given.adata is not None:
-        given.adata.layers[weights_layer] = precision.weights.T
-        given.adata.uns[key] = storable(fit)
-        given.adata.uns[voom_key] = extras
-        return None
-    if "sample_weights" in extras:
-        extras["targets"] = {"sample_weights": extras.pop("sample_weights")}
-    fit |= extras
-    if keep_elist:
-        fit["EList"] = {"E": given.expression, "weights": precision.weights}
-    return fit
