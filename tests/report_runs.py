@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from gene_ontologies import GROWTH, REPAIR, SIGNAL, TERMS, gaf_line
 
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.ingest import ingest
-from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
+from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 #: A gene that stands out, so that figures and tables name it.
 NASTY_GENE = '<img src=x onerror=alert(1)> & "$x_1$"'
@@ -15,9 +16,9 @@ NASTY_GUIDE = "</script><script>alert(1)</script>"
 
 
 def run_settings(folder: Path) -> RunSettings:
-    """Write the inputs: targets, controls, covariates, and a grouping too small to test."""
+    """Write the inputs: targets, controls, covariates, an ontology, and a grouping too small to test."""
     screen = simulate_screen(
-        300, 900, 10, seed=2, n_controls=2, n_downstream=4, n_modules=2, module_size=14, median_depth=1500
+        300, 900, 10, seed=2, n_controls=2, n_downstream=4, n_modules=2, module_size=44, module_strength=0.5
     )
     guides, genes = list(screen.grouping_names), list(screen.gene_names)
     target = genes.index(guides[0].split("_")[0])
@@ -41,6 +42,7 @@ def run_settings(folder: Path) -> RunSettings:
         folder / "targets.tsv", sep="\t", index=False
     )
     write_cell_ranger_folder(folder / "raw", screen.counts, genes, screen.cell_names)
+    write_ontology(folder, screen)
     ingest([folder / "raw"], folder / "counts.zarr", obs=folder / "cells.tsv")
     return RunSettings(
         store=str(folder / "counts.zarr"),
@@ -53,7 +55,19 @@ def run_settings(folder: Path) -> RunSettings:
         permutations=1,
         covariate_columns=("batch", "age"),
         coex=True,
+        go=(str(folder / "terms.obo"), str(folder / "genes.gaf")),
+        go_levels=1,
         min_gene_cells=20,
         min_cell_reads=300,
         min_cell_genes=50,
     )
+
+
+def write_ontology(folder: Path, screen: SimulatedScreen) -> None:
+    """Write an ontology whose terms are the modules of the screen, and all other genes."""
+    term_of = dict.fromkeys(screen.gene_names, SIGNAL)
+    for module, term in zip(screen.modules, (GROWTH, REPAIR), strict=True):
+        term_of |= dict.fromkeys(module, term)
+    lines = [gaf_line(str(number), gene, term, "IDA") for number, (gene, term) in enumerate(term_of.items(), start=1)]
+    (folder / "terms.obo").write_text(TERMS)
+    (folder / "genes.gaf").write_text("\n".join(lines))

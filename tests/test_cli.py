@@ -133,6 +133,7 @@ class TestOptionsAndSettings:
         assert settings.pop("coex") is False
         assert settings.pop("qcut") == 0.05
         assert settings.pop("coex_store") == "all"
+        assert [settings.pop(name) for name in ("go", "go_levels", "go_names")] == [None, 5, None]
         for names in ("covariate_columns", "control"):
             assert settings.pop(names) == ()
             assert options.pop(names) is None
@@ -345,14 +346,18 @@ class TestRun:
             "Quality control of reads",
             "Normalisation",
             "Differential expression",
+            "Report",
         ]
+        assert "report  out/report.html" in result.stdout
+        assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
         table = pd.read_parquet(tmp_path / "out" / "de.parquet")
         assert set(table["grouping"]) == set(screen.grouping_names)
         n_hits = int((table["qvalue"] <= 0.05).sum())
         assert f"hits         {n_hits:,} at Q ≤ 0.05 in {len(screen.grouping_names)} groupings" in result.stdout
 
-        again = normalisr_dask(*command, "--coex", folder=tmp_path)
+        again = normalisr_dask(*command, "--coex", "--no-report", folder=tmp_path)
         assert again.returncode == 0, again.stderr
+        assert "report" not in again.stdout
         stages = dict(line.split(": ", 1) for line in again.stderr.splitlines())
         assert [what.split(",")[0] for what in stages.values()][:3] == ["done earlier"] * 3
         assert stages["Co-expression"].startswith("done in ")
@@ -384,7 +389,7 @@ class TestRun:
             folder=tmp_path,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        assert [line.split(":")[0] for line in result.stderr.splitlines()][-1] == "Calibration"
+        assert [line.split(":")[0] for line in result.stderr.splitlines()][-2:] == ["Calibration", "Report"]
         table = pd.read_parquet(tmp_path / "out" / "de.parquet")
         assert set(table[["grouping", "gene"]].itertuples(index=False, name=None)) <= set(pairs)
         assert table.set_index("grouping")["target"].to_dict() == targets
