@@ -43,7 +43,8 @@ class Drafts:
             if output in self._drafts:
                 msg = f"{output} is named as an output twice; give each its own name"
                 raise ValueError(msg)
-            self._drafts[output] = output if "://" in output else self._draft(Path(output))
+            local = output.removeprefix("file://")
+            self._drafts[output] = output if "://" in local else self._draft(Path(local))
 
     def __enter__(self) -> Self:
         return self
