@@ -252,9 +252,9 @@ def fit_likelihood_robustly(
     if not (q_values < 1.0).any():
         return first
     second = fit_likelihood(variances, df, covariate, prior_weights=q_values)
-    values = np.where(is_known, variances, 0.0) / second.scale
+    # how far a gene lies out is seen in the first fit, to which all genes have contributed
     with np.errstate(divide="ignore"):
-        log_tails = np.log(upper_tail(values, used_df, float(second.df)))
+        log_tails = np.log(upper)
     log_shares = np.minimum(log_tails - np.log(_empirical_tails(values)), 0.0)
     if not (log_shares < 0.0).any():
         return second

@@ -215,11 +215,9 @@ def _log_odds(
     )
     variances = per_column
     if np.isnan(per_column).any():
-        warnings.warn(
-            "the variance of effects cannot be estimated; it is taken to be that of residuals",
-            UserWarning,
-            stacklevel=3,
-        )
+        if (np.isnan(per_column) & ~np.isnan(t).all(axis=0)).any():
+            message = "the variance of effects cannot be estimated; it is taken to be that of residuals"
+            warnings.warn(message, UserWarning, stacklevel=3)
         default = np.broadcast_to(1.0 / prior_scale, (t.shape[0],))[:, None]
         variances = np.where(np.isnan(per_column), default, per_column)
         per_column = np.where(np.isnan(per_column), float(default[0, 0]), per_column)
