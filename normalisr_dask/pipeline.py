@@ -166,7 +166,8 @@ class Run:
 
     def __init__(self, settings: RunSettings, client: Client, progress: RunProgress) -> None:
         self.settings, self.client, self.progress = settings, client, progress
-        self.inputs = read_inputs(settings)
+        with recorded_warnings() as self.warned:
+            self.inputs = read_inputs(settings)
         check_gene_sets(settings, self.inputs.store.genes())
         threads = max(
             (worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()), default=1
@@ -180,6 +181,7 @@ class Run:
         """Run all stages."""
         start = time.perf_counter()
         self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), fingerprints(self.settings))
+        self.manifest.record_warnings(self.warned)
         self.results.create()
         self._stage("qc", self._qc)
         self._stage("normalisation", self._normalisation)

@@ -37,8 +37,8 @@ def run_settings(folder: Path) -> RunSettings:
         index=pd.Index(screen.cell_names, name="cell"),
     )
     cells.to_csv(folder / "cells.tsv", sep="\t")
-    targets = [NASTY_GENE, *(name.split("_")[0] for name in guides[1:]), "rare"]
-    pd.DataFrame({"guide": [*guides, "rare_g1"], "target": targets}).to_csv(
+    targets = [NASTY_GENE, *(name.split("_")[0] for name in guides[1:]), "rare", "absent"]
+    pd.DataFrame({"guide": [*guides, "rare_g1", "absent_g1"], "target": targets}).to_csv(
         folder / "targets.tsv", sep="\t", index=False
     )
     write_cell_ranger_folder(folder / "raw", screen.counts, genes, screen.cell_names)

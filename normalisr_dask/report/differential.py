@@ -1,9 +1,11 @@
 """The section on differential expression: all groupings, a chosen one in detail, and the calibration of the run."""
 
+from typing import Any
+
 import numpy as np
 
 from normalisr_dask.pipeline import HIT_QVALUE
-from normalisr_dask.report.figures import FIRST, MUTED, SECOND, THIRD, Picture, drawing
+from normalisr_dask.report.figures import FIRST, MUTED, SECOND, THIRD, VARIABLE_OF, Picture, drawing
 from normalisr_dask.report.grouping_charts import (
     EFFECT_BINS,
     HISTOGRAM_BINS,
@@ -55,7 +57,7 @@ def differential_section(run: FinishedRun) -> Section | None:
             ],
             "has_targets": any(targets),
             "n_hits": sum(hits),
-            "n_top": n_top,
+            "n_top": min(n_top, genes.size),
             "left_out": left_out[:NAMES_SHOWN],
             "n_left_out": len(left_out),
             "calibration": _calibration_rows(run),
@@ -110,16 +112,18 @@ def _calibration_rows(run: FinishedRun) -> list[tuple[str, int, float]]:
     return [(FAMILIES[family][0], n_tests, inflation) for family, n_tests, inflation in _families(run)]
 
 
-def _null_points(run: FinishedRun) -> dict[str, list[list[float]]]:
-    """Return QQ points of tests without effects, by family, to draw beside those of a grouping."""
+def _null_points(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return QQ points of tests without effects, each family's, to draw beside those of a grouping."""
     if not run.has("calibration"):
-        return {}
+        return []
     expected, observed = (run.results.read("calibration", name) for name in ("expected", "observed"))
-    points = {}
+    points = []
     for row, (family, n_tests, _) in enumerate(_families(run)):
         if family != "tested" and n_tests:
             pairs = np.column_stack([expected[row], observed[row]])[::4]
-            points[FAMILIES[family][0]] = np.round(pairs[np.isfinite(pairs).all(axis=1)], 3).tolist()
+            pairs = np.round(pairs[np.isfinite(pairs).all(axis=1)], 3)
+            label, colour, _ = FAMILIES[family]
+            points.append({"label": label, "colour": f"var(--{VARIABLE_OF[colour]})", "points": pairs.tolist()})
     return points
 
 

@@ -31,11 +31,14 @@ COLOURS = {
     "negative": "#070707",
     "card": "#080808",
 }
+VARIABLE_OF = {colour: variable for variable, colour in COLOURS.items()}
 INK, MUTED, FIRST, SECOND, THIRD, POSITIVE, NEGATIVE, CARD = COLOURS.values()
 #: Steps of opacity in which densities and correlations are drawn.
 LEVELS = 8
 #: Up to which ratio a logarithmic axis has labels at 2 and 5, too.
 FEW_DECADES = 50
+#: Labels of a longer one, at most.
+MOST_DECADES = 6
 STYLE: Any = {  # Matplotlib types every key
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",
@@ -128,8 +131,8 @@ def log_y(axes: Axes) -> None:
 
 
 def _plain_labels(axis: Axis, low: float, high: float) -> None:
-    if high < FEW_DECADES * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    is_short = high < FEW_DECADES * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if is_short else LogLocator(numticks=MOST_DECADES))
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -176,6 +179,7 @@ def draw_histogram(
     if log:
         log_x(axes)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, columnspacing=1.2)
 
 

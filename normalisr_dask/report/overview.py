@@ -35,6 +35,7 @@ def settings_section(run: FinishedRun) -> Section:
             "versions": content["versions"],
             "inputs": [(name, _facts_of(value)) for name, value in content["inputs"].items()],
         },
+        cautions=tuple(content.get("warnings", ())),
     )
 
 

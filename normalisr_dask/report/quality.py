@@ -7,6 +7,8 @@ from normalisr_dask.report.section import FinishedRun, Section
 
 #: Outliers of variance that are named.
 OUTLIERS_SHOWN = 10
+#: Share of the cells kept below which a caution is due.
+FEW_KEPT = 0.5
 
 
 def quality_section(run: FinishedRun) -> Section:
@@ -77,11 +79,19 @@ def quality_section(run: FinishedRun) -> Section:
             "outliers": [str(name) for name in names],
             "n_outliers": outliers.size,
         },
+        cautions=quality_cautions(n_cells, cell_kept.size),
         facts={
             "cells kept": f"{int(passed.sum()):,} of {cell_kept.size:,}",
             "genes kept": f"{n_genes:,} of {gene_kept.size:,}",
         },
     )
+
+
+def quality_cautions(n_kept: int, n_cells: int) -> tuple[str, ...]:
+    """Return what to say where most cells were left out; most genes often are."""
+    if n_kept >= FEW_KEPT * n_cells:
+        return ()
+    return (f"Quality control left out {1 - n_kept / n_cells:.0%} of the cells: are its bounds meant for these data?",)
 
 
 def _distribution(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,11 @@ class Manifest:
     def record(self, stage: str, details: Mapping[str, Any]) -> None:
         """Record a stage as done, with seconds, peak memory and whatever else is known."""
         self.content["stages"][stage] = dict(details)
+        self.write()
+
+    def record_warnings(self, texts: Sequence[str]) -> None:
+        """Record what the inputs of the last call gave rise to."""
+        self.content["warnings"] = list(texts)
         self.write()
 
     def forget(self, stage: str) -> None:

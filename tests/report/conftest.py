@@ -22,6 +22,7 @@ def finished_run(two_workers: LocalCluster, tmp_path_factory: pytest.TempPathFac
     settings = run_settings(tmp_path_factory.mktemp("report"))
     with (
         connect(ClusterSettings(scheduler=two_workers.scheduler_address)) as client,
+        pytest.warns(UserWarning, match="1 of 12 guides are not among the groupings and are ignored"),
         pytest.warns(UserWarning, match="1 of 11 groupings have fewer than 10 cells"),
     ):
         run(settings, client)

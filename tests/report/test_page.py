@@ -17,6 +17,7 @@ from report_runs import NASTY_GENE, NASTY_GUIDE
 
 from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.report import write_report
+from normalisr_dask.report.quality import quality_cautions
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 
@@ -117,6 +118,12 @@ class TestContents:
             )
         ]
         assert any("fewer than 10 cells" in caution and "rare_g1" in caution for caution in cautions)
+        assert any("are not among the groupings" in caution and "absent_g1" in caution for caution in cautions)
+
+    def test_caution_where_most_cells_are_left_out(self) -> None:
+        assert quality_cautions(500, 1000) == ()
+        (caution,) = quality_cautions(70, 1000)
+        assert caution.startswith("Quality control left out 93% of the cells")
 
     def test_warnings_of_the_run(self, finished_run: Path, tmp_path: Path) -> None:
         copytree(finished_run, tmp_path / "out")

@@ -130,7 +130,7 @@
 
   /** An empty chart with axes, in place of what is in the box; returns where numbers are. */
   function chart(box, { width, height, x, y, xLabel, yLabel, says }) {
-    const [left, right, top, bottom] = [52, width - 12, 12, height - 42];
+    const [left, right, top, bottom] = [60, width - 12, 12, height - 42];
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("role", "img");
@@ -195,10 +195,12 @@
       });
       draw(point, "title", {}, `${gene.name}: effect ${fixed(gene.effect, 3)}, P ${probability(gene.log10P)}, Q ${probability(gene.log10Q)}`);
     });
-    labelPoints({ ...place, svg: labels }, hits.slice(0, 14).filter((gene) => Number.isFinite(gene.effect)), sizeOf);
+    const ofTarget = genes.filter((gene) => target && gene.name === target);
+    const labelled = [...ofTarget, ...hits.slice(0, 14).filter((gene) => gene.name !== target)];
+    labelPoints({ ...place, svg: labels }, labelled.filter((gene) => Number.isFinite(gene.effect)), sizeOf);
   }
 
-  /** Names beside points, the smallest P first; one that would cover another is tried on the other sides, then left out. */
+  /** Names beside points, in their order; one that would cover another is tried on the other sides, then left out. */
   function labelPoints({ svg, atX, atY, left, right, top }, genes, sizeOf) {
     const taken = genes.map((gene) => {
       const [x, y] = [atX(gene.effect), atY(sizeOf(gene))];
@@ -234,7 +236,6 @@
   }
 
   function drawQuantiles(grouping, row, name) {
-    const others = Object.entries(data.null);
     const points = grouping.qq;
     const longest = Math.max(1, ...points.map((pair) => pair[0])) * 1.05;
     const highest = Math.min(Math.max(longest, ...points.map((pair) => pair[1]).filter(Number.isFinite)), Math.max(4 * longest, 12)) * 1.03;
@@ -244,8 +245,7 @@
       says: `QQ plot of ${name}: genomic inflation ${inflation ?? "unknown"}.`,
     });
     draw(svg, "line", { x1: atX(0), y1: atY(0), x2: atX(longest), y2: atY(longest), stroke: "var(--muted)", "stroke-dasharray": "5 4", "stroke-width": 1.5 });
-    const families = [...others.map(([label, pairs], order) => [label, pairs, ["var(--second)", "var(--third)"][order]]), [name, points, "var(--first)"]];
-    families.forEach(([label, pairs, colour], order) => {
+    [...data.null, { label: name, points, colour: "var(--first)" }].forEach(({ label, points: pairs, colour }, order) => {
       pairs.filter((pair) => pair[0] <= longest).forEach(([x, y]) => {
         draw(svg, "circle", { cx: atX(x), cy: atY(Math.min(y, highest)), r: 2.6, fill: colour });
       });
