@@ -11,7 +11,7 @@ import patsy
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.rows import Matrix, as_rows_of_samples
+from normalisr_dask.graph.rows import Matrix, RowPasses, as_rows_of_samples
 from normalisr_dask.kernels.least_squares import independent_columns
 from normalisr_dask.validation import listing
 
@@ -135,7 +135,7 @@ def weights_of(weights: Any, shape: tuple[int, int], *, is_lazy: bool) -> Matrix
         weights = da.from_zarr(weights)
     if isinstance(weights, da.Array) and weights.shape == shape:
         lazy = as_rows_of_samples(weights)
-        return lazy if is_lazy else np.asarray(lazy.compute())
+        return lazy if is_lazy else RowPasses(lazy).values(_as_given, width=n_samples, by_gene={"values": lazy})
     values = np.asarray(weights, dtype=np.float64)
     if values.shape == shape:
         return values
@@ -151,6 +151,10 @@ def weights_of(weights: Any, shape: tuple[int, int], *, is_lazy: bool) -> Matrix
         f"found shape {values.shape}{hint}"
     )
     raise ValueError(msg)
+
+
+def _as_given(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values
 
 
 def predictor_of(predictor: Any, shape: tuple[int, int]) -> Matrix | None:
