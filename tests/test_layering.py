@@ -38,17 +38,19 @@ LAYOUT: dict[str, set[str]] = {
     "settings": set(),
     "screen": {"settings", "storage", "validation"},
     "guides": {"steps", "storage"},
+    "pseudobulk": {"graph", "kernels", "steps", "storage", "validation"},
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
     "stored_expression": {"graph", "schema", "steps", "storage"},
     "grouping_tests": {"screen", "settings", "steps", "storage", "stored_expression"},
-    "gene_pairs": {"planning", "schema", "steps", "storage", "stored_expression"},
+    "partitions": {"planning", "storage"},
+    "gene_pairs": {"partitions", "planning", "schema", "steps", "storage", "stored_expression"},
     "gene_set_levels": {
         *("gene_pairs", "ontology", "planning", "results", "schema", "settings", "steps", "storage"),
         "stored_expression",
     },
     "calibration": {"grouping_tests", "kernels", "steps"},
     "summary": {"schema", "storage"},
-    "pipeline": {"calibration", "gene_pairs", "gene_set_levels", "grouping_tests", "stored_expression"}
+    "pipeline": {"calibration", "gene_pairs", "gene_set_levels", "grouping_tests", "partitions", "stored_expression"}
     | OF_A_RUN
     | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,
@@ -56,7 +58,7 @@ LAYOUT: dict[str, set[str]] = {
     "eager": {"results"},
     "normalisr": {"eager", "steps"},
     "commands": {"graph", "steps", "storage", "validation"},
-    "limma": {"steps"},
+    "limma": {"results", "steps"},
     "cli": {
         "commands",
         "demo",
@@ -66,6 +68,7 @@ LAYOUT: dict[str, set[str]] = {
         "pipeline",
         "planning",
         "progress",
+        "pseudobulk",
         "report",
         "run_inputs",
         "settings",
@@ -73,7 +76,7 @@ LAYOUT: dict[str, set[str]] = {
         "wording",
     }
     | BELOW_PIPELINE,
-    "__init__": {"limma", "normalisr", "pipeline"} | BELOW_PIPELINE,
+    "__init__": {"limma", "normalisr", "pipeline", "pseudobulk"} | BELOW_PIPELINE,
     "__main__": {"cli"},
 }
 
@@ -90,7 +93,9 @@ COMPUTING_PARTS = {
     "gene_pairs",
     "gene_set_levels",
     "guides",
+    "partitions",
     "pipeline",
+    "pseudobulk",
 }
 DATA_DEPENDENT_STEPS = {
     ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
