@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from normalisr_dask.cli import normalisr_commands, pipeline_commands
+from normalisr_dask.cli import limma_commands, normalisr_commands, pipeline_commands
 from normalisr_dask.cli.messages import (
     PROGRAM,
     describe,
@@ -40,6 +40,10 @@ From Cell Ranger's matrix to P-values:
 
 Which guide a cell carries, from guide UMI counts:
   normalisr-dask assign-guides guide_counts.h5 -o guides.parquet
+
+From cells of many donors to linear models of donors' samples:
+  normalisr-dask pseudobulk counts.zarr samples.h5ad --by donor,cell_type
+  normalisr-dask vooma samples.h5ad --design '~ cell_type + treatment' --block donor -o treated
 
 Normalisr's own commands, with its words, on its text files and on Zarr stores:
   normalisr-dask qc_reads|subset|lcpm|normcov|fitvar|qc_outlier|normvar|de|coex|binnet|gocovt …
@@ -104,6 +108,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 pipeline_commands.register(app)
+limma_commands.register(app)
 normalisr_commands.register(app)
 
 

@@ -65,7 +65,7 @@ def read_expression(values: Any, layer: str | None = None, weights_layer: str | 
     ----------
     values
         Array of NumPy, SciPy, Dask or Zarr; data frame; mapping with "E" or "exprs"; AnnData, in memory, backed or
-        lazy; Zarr group, or path of one, with AnnData or "E".
+        lazy; Zarr group, or path of one, with AnnData or "E"; path of an h5ad file.
     layer, weights_layer
         Of AnnData: the layer to read in place of X, and one with weights.
 
@@ -80,6 +80,9 @@ def read_expression(values: Any, layer: str | None = None, weights_layer: str | 
     """
     if isinstance(values, anndata.AnnData):
         return _of_anndata(values, layer, weights_layer)
+    if isinstance(values, str | Path) and Path(values).suffix == ".h5ad":
+        with h5py.File(values, "r") as file:
+            return _of_stored_anndata(file, layer, weights_layer)
     group = _stored_group(values)
     if group is not None and group.attrs.get("encoding-type") == "anndata":
         return _of_stored_anndata(group, layer, weights_layer)
@@ -139,8 +142,8 @@ def _lazy_element(element: Stored, shape: tuple[int, int]) -> Stored:
     return read_elem_lazy(element, chunks=(n_samples, min(genes, max(1, n_genes))))
 
 
-def _of_stored_anndata(group: zarr.Group, layer: str | None, weights_layer: str | None) -> ExpressionInput:
-    """Read an AnnData-Zarr store lazily; there is no object to write into."""
+def _of_stored_anndata(group: zarr.Group | h5py.File, layer: str | None, weights_layer: str | None) -> ExpressionInput:
+    """Read a stored AnnData object lazily; there is no object to write into."""
     members: Stored = group
     obs, var = anndata.io.read_elem(members["obs"]), anndata.io.read_elem(members["var"])
     shape = (len(obs), len(var))

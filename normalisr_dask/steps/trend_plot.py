@@ -1,6 +1,7 @@
 """The picture of a mean-variance trend; needs matplotlib."""
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,3 +55,15 @@ def draw_trend(
     axes.plot(curve_x, curve_y, color="tab:red")
     axes.set(xlabel=X_LABEL, ylabel=Y_LABEL)
     return axes
+
+
+def save_trend(fit: Any, path: Path) -> None:
+    """Write the picture of a trend that ``save_plot`` kept in a fit; warns without matplotlib."""
+    if pyplot is None:
+        draw_trend(*(np.empty(0),) * 4)
+        return
+    figure, axes = pyplot.subplots(layout="constrained")
+    points, line = fit["voom_xy"], fit["voom_line"]
+    draw_trend(points["x"], points["y"], line["x"], line["y"], axes)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,198 @@
+"""What ``pseudobulk`` and ``vooma`` do."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from anndata.io import write_elem
+
+from normalisr_dask.cli.computing import computing, settings_of
+from normalisr_dask.cli.display import print_facts
+from normalisr_dask.cli.options import ClusterOptions
+from normalisr_dask.pseudobulk import pseudobulk as sum_over_cells
+from normalisr_dask.results import LinearFit
+from normalisr_dask.steps.contrasts import contrasts_fit, make_contrasts
+from normalisr_dask.steps.empirical_bayes import e_bayes
+from normalisr_dask.steps.expression_input import read_expression
+from normalisr_dask.steps.linear_models import storable
+from normalisr_dask.steps.top_tables import top_table
+from normalisr_dask.steps.trend_plot import save_trend
+from normalisr_dask.steps.vooma import vooma_lm_fit
+from normalisr_dask.validation import check_choice, listing
+
+Q_SHOWN = 0.05
+
+
+def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min_cells: int, overwrite: bool) -> None:
+    """Write pseudobulk samples of a count store, and tell what they are."""
+    target = Path(output)
+    check_choice(target.suffix, (".h5ad", ".zarr"), "the suffix of OUT")
+    columns = [name.strip() for name in by.split(",") if name.strip()]
+    partial = _draft(target, overwrite=overwrite)
+    with computing(settings_of(cluster)):
+        samples = sum_over_cells(store, columns, min_cells=min_cells)
+    if target.suffix == ".h5ad":
+        samples.write_h5ad(partial)
+    else:
+        samples.write_zarr(partial)
+    _publish(partial, target)
+    sizes = samples.obs["n_cells"]
+    print_facts(
+        "Pseudobulk samples",
+        {
+            "samples": f"{samples.n_obs:,} by {by}",
+            "genes": f"{samples.n_vars:,}",
+            "cells": f"{sizes.sum():,}; of a sample {sizes.min():,} to {sizes.max():,}, median {sizes.median():g}",
+            "columns": ", ".join(samples.obs.columns),
+            "file": output,
+        },
+    )
+
+
+def vooma(
+    data: str,
+    output: str,
+    design: str,
+    cluster: ClusterOptions,
+    *,
+    block: str | None,
+    sample_weights: bool,
+    contrasts: Sequence[str],
+    layer: str | None,
+    trend: bool,
+    robust: bool,
+    overwrite: bool,
+) -> None:
+    """Fit, test, write tables, fit and picture, and tell how many genes differ."""
+    if not Path(data).exists():
+        msg = f"there is no file or store at {data}"
+        raise FileNotFoundError(msg)
+    target = Path(output)
+    partial = _draft(target, overwrite=overwrite)
+    samples = read_expression(data, layer).samples
+    if samples is None:
+        msg = f"{data} is no AnnData, so there are no samples to design with; give an .h5ad file or AnnData-Zarr store"
+        raise ValueError(msg)
+    if block is not None:
+        check_choice(block, list(samples.columns), "--block")
+    with computing(settings_of(cluster)):
+        fit: Any = vooma_lm_fit(
+            data,
+            design,
+            block=None if block is None else samples[block],
+            sample_weights=sample_weights,
+            save_plot=True,
+            keep_elist=False,
+            layer=layer,
+        )
+    fit["coef_names"] = plain_names(fit["coef_names"])
+    tested = e_bayes(_contrasted(fit, contrasts), trend=trend, robust=robust)
+    table = _long_table(tested, leave_out_intercept=not contrasts)
+    partial.mkdir(parents=True)
+    table.to_parquet(partial / "top_table.parquet", index=False)
+    table.to_csv(partial / "top_table.tsv", sep="\t", index=False)
+    _write_fit(tested, samples, partial / "fit.zarr")
+    save_trend(fit, partial / "trend.png")
+    _publish(partial, target)
+    _print_outcome(fit, table, samples, output)
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Return names of coefficients that contrasts can use: ``group[T.b]`` becomes ``group_b``.
+
+    Raises
+    ------
+    ValueError
+        If two become the same.
+    """
+    plain = [re.sub(r"\W+", "_", name.replace("[T.", "[")).strip("_") or "_" for name in names]
+    plain = [name if name.isidentifier() else f"_{name}" for name in plain]
+    repeated = sorted({name for name in plain if plain.count(name) > 1})
+    if repeated:
+        msg = f"two coefficients would have the name {listing(repeated)} without signs; rename labels of the samples"
+        raise ValueError(msg)
+    return plain
+
+
+def _contrasted(fit: LinearFit, contrasts: Sequence[str]) -> Any:
+    if not contrasts:
+        return fit
+    named: dict[str, str] = {}
+    for text in contrasts:
+        name, equals, expression = text.partition("=")
+        named[name.strip() if equals else text.strip()] = expression if equals else text
+    return contrasts_fit(fit, make_contrasts(levels=fit["coef_names"], **named))
+
+
+def _long_table(fit: Any, *, leave_out_intercept: bool) -> pd.DataFrame:
+    """Return the tables of all contrasts below one another, each sorted by P-value."""
+    names = fit.get("contrast_names") or fit["coef_names"]
+    known = ~np.isnan(fit["coefficients"]).all(axis=0)
+    chosen = [j for j, name in enumerate(names) if known[j] and not (leave_out_intercept and name == "Intercept")]
+    if not chosen:
+        chosen = list(np.flatnonzero(known))
+    tables = [
+        top_table(fit, coef=int(j), number=np.inf, sort_by="p", confint=True).reset_index().assign(contrast=names[j])
+        for j in chosen
+    ]
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[["contrast", *(name for name in whole if name != "contrast")]]
+
+
+def _write_fit(fit: Any, samples: pd.DataFrame, path: Path) -> None:
+    """Write the fit as a Zarr group that ``anndata.io.read_elem`` reads as a dict."""
+    entries = storable(fit) | {"samples": samples.index.to_numpy(dtype=str)}
+    entries["genes"] = np.asarray(entries["genes"], dtype=str)
+    for name in ("coef_names", "contrast_names"):
+        if name in entries:
+            entries[name] = np.asarray(entries[name], dtype=str)
+    write_elem(zarr.open_group(path, mode="w"), "/", entries)
+
+
+def _print_outcome(fit: Any, table: pd.DataFrame, samples: pd.DataFrame, output: str) -> None:
+    facts = {
+        "genes": f"{len(fit['sigma']):,}",
+        "samples": f"{len(samples):,}",
+        "coefficients": ", ".join(fit["coef_names"]),
+    }
+    if "correlation" in fit:
+        facts["correlation within blocks"] = f"{fit['correlation']:.3f}"
+    if "targets" in fit:
+        weights = fit["targets"]["sample_weights"]
+        facts["sample weights"] = f"{weights.min():.2g} ({samples.index[int(weights.argmin())]}) to {weights.max():.2g}"
+    for name, rows in table.groupby("contrast", sort=False):
+        significant = rows["adj_p_value"] <= Q_SHOWN
+        n_up, n_down = ((significant & (rows["log_fc"] * sign > 0)).sum() for sign in (1, -1))
+        facts[f"genes with Q ≤ {Q_SHOWN:g} for {name}"] = f"{n_up:,} up, {n_down:,} down"
+    facts["files"] = f"{output}: top_table.parquet, top_table.tsv, fit.zarr, trend.png"
+    print_facts("Linear models", facts)
+
+
+def _draft(target: Path, *, overwrite: bool) -> Path:
+    """Return where to write before the output is whole; refuse to replace what nobody allowed to."""
+    if target.exists() and not overwrite:
+        msg = f"{target} is already there; give another name, or overwrite it (--overwrite)"
+        raise FileExistsError(msg)
+    if not target.absolute().parent.is_dir():
+        msg = f"there is no folder {target.absolute().parent} to write {target.name} into"
+        raise FileNotFoundError(msg)
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    _remove(partial)
+    return partial
+
+
+def _publish(partial: Path, target: Path) -> None:
+    _remove(target)
+    partial.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
