@@ -1,5 +1,6 @@
 """The stages of a run that test gene pairs: co-expression of all, and the network of those that are significant."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import dask
 import dask.array as da
 
+from normalisr_dask.partitions import made_with, store
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.network import edge_panels
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import save_edges, save_stored_edges, saved_edges, write_edges
+from normalisr_dask.storage.result_tables import has_edges, save_edges, save_stored_edges, saved_edges, write_edges
 from normalisr_dask.stored_expression import expression_of_level
 
 
@@ -41,10 +43,13 @@ def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan, *, lev
     tiles = plan.tiles(*expression.shape)
     tested = coex(expression, covariates, plan=tiles)
     genes = results.read("normalisation", "gene")
-    arrays = results.begin(stage, {"gene": genes, "gene_2": genes}, {"gene": tiles.side, "gene_2": tiles.side})
-    targets = list(arrays.values())
-    sources = [getattr(tested, name).rechunk(target.chunks) for name, target in arrays.items()]
-    dask.compute(da.store(sources, targets, lock=False, compute=False))
+    arrays = results.begin(
+        stage,
+        {"gene": genes, "gene_2": genes},
+        {"gene": tiles.side, "gene_2": tiles.side},
+        made_with=made_with(plan, gene_sets=_gene_sets(results, level)),
+    )
+    store(arrays, {name: getattr(tested, name) for name in arrays})
     results.publish(stage)
     return genes.size * (genes.size - 1) // 2
 
@@ -65,23 +70,35 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: flo
         Number of edges.
     """
     genes = results.read("normalisation", "gene")
-    folder = results.work_folder("edge-panels")
     stored = stage_of_level("coex", level)
-    if results.has(stored):
-        tasks = _stored_panels(results, stored, genes.size, plan, qcut, folder)
+    is_stored = results.has(stored)
+    rows = plan.rows_of_edges(genes.size) if is_stored else plan.tiles(*_shape(results)).side
+    asked = made_with(plan, qcut=qcut, stored=is_stored, rows=rows, gene_sets=_gene_sets(results, level))
+    folder = results.work_folder(stage_of_level("edges", level), asked)
+    if is_stored:
+        tasks = _stored_panels(results, stored, genes.size, rows, qcut, folder)
     else:
         tasks = _panels(*expression_of_level(results, counts, level), plan, qcut, folder)
-    dask.compute(*tasks)
+    dask.compute(*(task for number, task in enumerate(tasks) if not has_edges(folder, number)))
     degree = write_edges(results, genes, saved_edges(folder, len(tasks)), level=level)
     results.write(stage_of_level("edges", level), {"gene": genes}, {"degree": degree})
     return int(degree.sum())
 
 
-def _stored_panels(
-    results: ResultStore, stage: str, n_genes: int, plan: RunPlan, qcut: float, folder: Path
-) -> list[Any]:
+def _gene_sets(results: ResultStore, level: int) -> str:
+    """Return a digest of the components of gene sets that are covariates of a level."""
+    components = (results.read(stage_of_level("go", before), "component") for before in range(level))
+    return hashlib.sha256(b"".join(component.tobytes() for component in components)).hexdigest()
+
+
+def _shape(results: ResultStore) -> tuple[int, int]:
+    """Return the numbers of genes and cells that are left."""
+    n_genes, n_cells = (results.stored("normalisation", name).size for name in ("gene", "cell"))
+    return n_genes, n_cells
+
+
+def _stored_panels(results: ResultStore, stage: str, n_genes: int, height: int, qcut: float, folder: Path) -> list[Any]:
     """Return tasks that write the edges of stored P-values, each a file of some rows."""
-    height = plan.rows_of_edges(n_genes)
     save_of_run = partial(save_stored_edges, path=str(results.path), stage=stage, qcut=qcut, folder=str(folder))
     save = dask.delayed(save_of_run, pure=True)
     starts = range(0, n_genes, height)

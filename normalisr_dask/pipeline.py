@@ -8,9 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import dask
-import dask.array as da
 import numpy as np
-import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -23,6 +21,7 @@ from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
+from normalisr_dask.partitions import made_with, store
 from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
@@ -199,6 +198,7 @@ class Run:
             levels = GeneSetLevels(self.settings, self.results, self.manifest, self._counts(), self.plan)
             for stage, work in levels.stages():
                 self._stage(stage, work)
+        self.results.clear_work()
         return summarise(
             self.results,
             self.manifest,
@@ -347,9 +347,10 @@ class Run:
             "de",
             {"grouping": names[rows], "gene": self.results.read("normalisation", "gene")},
             {"grouping": self.plan.groupings_per_block},
+            made_with=made_with(self.plan),
         )
         arrays["n_cells"][...] = n_cells[rows]
-        _store(arrays, tested | {"qvalue": qvalue}, rows_at_a_time=self.plan.groupings_per_submission)
+        store(arrays, tested | {"qvalue": qvalue}, rows_at_a_time=self.plan.groupings_per_submission)
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
         self.results.publish("de")
@@ -414,17 +415,6 @@ def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     mask = np.zeros(size, dtype=bool)
     mask[positions] = True
     return mask
-
-
-def _store(arrays: dict[str, zarr.Array], lazy: dict[str, da.Array], *, rows_at_a_time: int | None = None) -> None:
-    """Write lazy arrays by name in the chunks of their targets, all or so many rows of them in one computation."""
-    targets = [arrays[name] for name in lazy]
-    sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
-    n_rows = len(sources[0])
-    for start in range(0, n_rows, rows_at_a_time or n_rows):
-        rows = slice(start, min(start + (rows_at_a_time or n_rows), n_rows))
-        parts, regions = [source[rows] for source in sources], [(rows,)] * len(targets)
-        dask.compute(da.store(parts, targets, regions=regions, lock=False, compute=False))
 
 
 def _implicit(form: Form | None) -> Form:

@@ -185,8 +185,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_arguments(inputs: Path, output: Path) -> list[str]:
     arguments = ["run", inputs / "counts.zarr", "-o", output, "--groupings", inputs / "guides.tsv.gz", "--coex"]
-    cluster = ["--workers", N_WORKERS, "--memory-limit", "1.5GB", "--local-directory", inputs / "spilled"]
-    return [str(argument) for argument in (*arguments, *cluster)]
+    others = ["--no-report", "--workers", N_WORKERS, "--memory-limit", "1.5GB", "--local-directory", inputs / "spilled"]
+    return [str(argument) for argument in (*arguments, *others)]
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,28 @@ def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Resul
     assert ["done earlier" in line for line in lines] == [stage in done for stage in STAGES]
     assert done.items() <= recorded(output).items()
     assert_same(output, whole)
+
+
+def chunks_of_gene_pairs(folder: Path) -> dict[str, int]:
+    """Return when the chunks of gene pairs were written, those of an unfinished stage or of a published one."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+        for path in (folder / "pvalue" / "c").rglob("*")
+        if path.is_file() and path.suffix != ".partial"
+    }
+
+
+def test_tiles_that_stand_are_not_made_again(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(run_arguments(inputs, output))
+    wait_for(lambda output: bool(chunks_of_gene_pairs(output / "work" / "coex")), output, process)
+    kill(process, with_workers=True)
+    stand = chunks_of_gene_pairs(output / "work" / "coex")
+    assert stand
+    finish(start(run_arguments(inputs, output)))
+    assert stand.items() <= chunks_of_gene_pairs(output / "results.zarr" / "coex").items()
+    assert_same(output, whole)
+    assert not (output / "work").exists()
 
 
 def test_a_run_outlives_its_workers(inputs: Path, whole: Results, tmp_path: Path) -> None:

@@ -160,15 +160,17 @@ def save_edges(row: int, pieces: Iterator[Edges], *, folder: str) -> int:
     return n_edges
 
 
+def has_edges(folder: str | Path, row: int) -> bool:
+    """Return whether :func:`save_edges` has written a panel."""
+    return _panel_path(folder, row).is_file()
+
+
 def saved_edges(folder: str | Path, n_panels: int) -> Iterator[pa.RecordBatch]:
-    """Yield the edges that :func:`save_edges` has written of panels 0 to ``n_panels``, and remove the files."""
+    """Yield the edges that :func:`save_edges` has written of panels 0 to ``n_panels``."""
     for row in range(n_panels):
-        path = _panel_path(folder, row)
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(str(_panel_path(folder, row))) as file:
             reader = pa.ipc.open_file(file)
             yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-        path.unlink()
-    Path(folder).rmdir()
 
 
 def _panel_path(folder: str | Path, row: int) -> Path:

@@ -1,0 +1,62 @@
+"""Writing stages in partitions: what an interrupted run has written already is not computed again."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from normalisr_dask.planning import RunPlan
+from normalisr_dask.storage.result_store import stored_chunks
+
+
+def made_with(plan: RunPlan, **further: Any) -> dict[str, Any]:
+    """Return what decides on the last bits of a stage's values, beside the settings and inputs of the run."""
+    return {"version": version("normalisr-dask"), "cells_per_block": plan.cells_per_block, **further}
+
+
+def store(arrays: Mapping[str, zarr.Array], lazy: Mapping[str, da.Array], *, rows_at_a_time: int | None = None) -> None:
+    """Compute lazy arrays and write them into the chunks of their targets, but for those that stand there.
+
+    Parameters
+    ----------
+    arrays
+        Targets by name.
+    lazy
+        Sources by name.
+    rows_at_a_time
+        Rows that are computed in one submission to the scheduler, a multiple of the targets' chunks; None for all.
+    """
+    targets = [arrays[name] for name in lazy]
+    sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
+    missing = [~stored_chunks(target) for target in targets]
+    n_rows = len(sources[0])
+    for start in range(0, n_rows, rows_at_a_time or n_rows):
+        rows = range(start, min(start + (rows_at_a_time or n_rows), n_rows))
+        parts = [
+            (part, target, region)
+            for source, target, mask in zip(sources, targets, missing, strict=True)
+            for part, region in _missing_parts(source, mask, rows)
+        ]
+        if parts:
+            of_sources, of_targets, regions = (list(column) for column in zip(*parts, strict=True))
+            dask.compute(da.store(of_sources, of_targets, regions=regions, lock=False, compute=False))
+
+
+def _missing_parts(
+    source: da.Array, missing: NDArray[np.bool_], rows: range
+) -> Iterator[tuple[da.Array, tuple[slice, ...]]]:
+    """Yield the parts of some rows of an array that are missing, each with its place: all together, or each chunk."""
+    edges = [np.concatenate([[0], np.cumsum(chunks)]) for chunks in source.chunks]
+    first, last = np.searchsorted(edges[0], [rows.start, rows.stop])
+    if missing[first:last].all():
+        yield source[rows.start : rows.stop], (slice(rows.start, rows.stop),)
+        return
+    for row, *others in np.argwhere(missing[first:last]).tolist():
+        index = (first + row, *others)
+        region = tuple(slice(int(edge[at]), int(edge[at + 1])) for edge, at in zip(edges, index, strict=True))
+        yield source.blocks[index], region

@@ -1,0 +1,94 @@
+"""What an interrupted stage has written is gone on with, and only by a run that would write the same."""
+
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+from normalisr_dask.partitions import store
+from normalisr_dask.storage.result_store import ResultStore, stored_chunks
+
+GENES = np.array([f"gene{number}" for number in range(10)], dtype=object)
+COORDINATES = {"gene": GENES, "gene_2": GENES}
+CHUNKS = {"gene": 4, "gene_2": 4}
+VALUES = np.arange(1.0, 101.0).reshape(10, 10)
+
+
+class InterruptedTaskError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultStore:
+    made = ResultStore(tmp_path)
+    made.create()
+    return made
+
+
+def lazy(seen: list[tuple[int, ...]], *, until: int = 100) -> dict[str, da.Array]:
+    """Return arrays that note which chunks are computed, and end the process at one of them."""
+
+    def block(values, block_info):
+        if len(seen) >= until:
+            raise InterruptedTaskError
+        seen.append(block_info[0]["chunk-location"])
+        return values
+
+    whole = da.from_array(VALUES, chunks=(4, 4)).map_blocks(block, dtype=float, meta=np.empty((0, 0)))
+    return {"pvalue": whole, "var": da.from_array(VALUES[0], chunks=10)}
+
+
+@pytest.mark.parametrize("rows_at_a_time", [None, 4])
+def test_chunks_that_stand_are_not_computed_again(results: ResultStore, rows_at_a_time: int | None) -> None:
+    first: list[tuple[int, ...]] = []
+    with dask.config.set(scheduler="sync"):
+        arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+        with pytest.raises(InterruptedTaskError):
+            store(arrays, lazy(first, until=5), rows_at_a_time=rows_at_a_time)
+        stand = stored_chunks(arrays["pvalue"]).sum()
+        assert 0 < stand <= 5
+
+        then: list[tuple[int, ...]] = []
+        arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+        assert stored_chunks(arrays["pvalue"]).sum() == stand
+        store(arrays, lazy(then), rows_at_a_time=rows_at_a_time)
+    assert len(then) == 9 - stand
+    results.publish("coex")
+    np.testing.assert_array_equal(results.read("coex", "pvalue"), VALUES)
+    np.testing.assert_array_equal(results.read("coex", "var"), VALUES[0])
+
+
+@pytest.mark.parametrize(
+    ("made_with", "coordinates", "chunks"),
+    [
+        ({"side": 5}, COORDINATES, CHUNKS),
+        (None, COORDINATES, CHUNKS),
+        ({"side": 4}, COORDINATES | {"gene_2": GENES[::-1]}, CHUNKS),
+        ({"side": 4}, COORDINATES, {"gene": 4, "gene_2": 5}),
+    ],
+)
+def test_what_was_made_otherwise_is_begun_anew(results: ResultStore, made_with, coordinates, chunks) -> None:
+    results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})["pvalue"][:4] = 1.0
+    arrays = results.begin("coex", coordinates, chunks, made_with=made_with)
+    assert not stored_chunks(arrays["pvalue"]).any()
+    assert not arrays["pvalue"][...].any()
+
+
+def test_arrays_that_were_not_all_made_are_begun_anew(results: ResultStore) -> None:
+    arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+    arrays["pvalue"][:4] = 1.0
+    (results.output / "work" / "coex" / "var" / "zarr.json").unlink()
+    arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+    assert set(arrays) == {"pvalue", "dot", "var"}
+    assert not stored_chunks(arrays["pvalue"]).any()
+
+
+def test_a_folder_of_unfinished_work_is_kept_for_the_same_work_alone(results: ResultStore) -> None:
+    folder = results.work_folder("edges", {"qcut": 0.05})
+    (folder / "0.arrow").touch()
+    assert (results.work_folder("edges", {"qcut": 0.05}) / "0.arrow").exists()
+    assert not (results.work_folder("edges", {"qcut": 0.01}) / "0.arrow").exists()
+    results.clear_work()
+    assert not folder.exists()
