@@ -64,6 +64,42 @@ def dense_residuals(
     return residuals
 
 
+def stored_residuals(
+    block: Block,
+    *,
+    runs: tuple[tuple[int, int], ...],
+    normalised_covariates: Floats,
+    coefficients: Floats,
+    inverse_norm: Floats,
+    precision: Any,
+) -> list[Residuals]:
+    """Return what :func:`dense_residuals` does, of runs of genes; each is genes of the run × cells.
+
+    Parameters
+    ----------
+    block
+        Expression (genes, n).
+    runs
+        First gene and the one after the last of every run.
+    normalised_covariates
+        Covariates of the test (q, n).
+    coefficients, inverse_norm
+        As of :func:`dense_residuals`.
+    precision
+        float64 or float32.
+    """
+    return [
+        dense_residuals(
+            block[first:last],
+            coefficients=coefficients[first:last],
+            covariates=normalised_covariates,
+            inverse_norm=inverse_norm[first:last],
+            precision=precision,
+        )
+        for first, last in runs
+    ]
+
+
 @njit(nogil=True, cache=True)
 def _scale_residuals(rows, coefficients, covariates, scale, residuals):  # type: ignore[no-untyped-def]
     residual = np.empty(rows.shape[1])

@@ -6,15 +6,16 @@ import dask.array as da
 import numpy as np
 from dask.system import CPU_COUNT
 
-from normalisr_dask.graph.inputs import BLOCK_BYTES, as_matrix, as_rows, in_long_blocks
+from normalisr_dask.graph.inputs import BLOCK_BYTES, as_rows, in_long_blocks
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix
+from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.graph.tiles import Tiles, tiles_of_blocks, tiles_of_counts
 from normalisr_dask.kernels import association as kernels
 from normalisr_dask.kernels import coexpression as tile_kernels
 from normalisr_dask.results import Coexpression
 from normalisr_dask.steps.association import loss_of_rank
-from normalisr_dask.steps.expression import NormalisedForm, expression_of, gram
+from normalisr_dask.steps.expression import DenseForm, NormalisedForm, expression_of, gram
 from normalisr_dask.validation import check_choice
 
 #: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
@@ -146,18 +147,28 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     if isinstance(expression, NormalisedForm):
         plan = plan or default_plan(expression, covariates.shape[0], bs, precision)
         tiles = _tiles_of_counts(expression, covariates, by_gene, plan, precision)
+    elif reader_of(expression.array) is not None:
+        plan = plan or default_plan(expression, covariates.shape[0], bs, precision, density=1.0)
+        tiles = _tiles_of_stored(expression.array, covariates, by_gene, plan, precision)
     else:
-        tiles = _tiles_of_dense(as_matrix(dt, "dt"), covariates, by_gene, bs, precision)
+        tiles = _tiles_of_dense(expression.array, covariates, by_gene, bs, precision)
     return Correlations(tiles, variance, degrees)
 
 
-def default_plan(expression: NormalisedForm, n_covariates: int, side: int, precision: np.dtype) -> TilePlan:
-    """Return the plan for counts of which only the shape is known."""
+def default_plan(
+    expression: NormalisedForm | DenseForm,
+    n_covariates: int,
+    side: int,
+    precision: np.dtype,
+    *,
+    density: float = DENSITY,
+) -> TilePlan:
+    """Return the plan for counts, or stored expression, of which only the shape is known."""
     n_genes, n_cells = expression.shape
     return plan_tiles(
         n_genes,
         n_cells,
-        n_entries=int(DENSITY * n_genes * n_cells),
+        n_entries=int(density * n_genes * n_cells),
         cells_per_block=max(expression.chunks[1], default=1),
         rows_of_cells=2 * n_covariates + 4,
         side=side,
@@ -182,6 +193,21 @@ def _tiles_of_counts(
             "normalised_covariates": covariates,
         },
         by_gene={**by_gene, "fit": expression.fit, "gene_scaling": expression.gene_scaling},
+        precision=precision,
+    )
+
+
+def _tiles_of_stored(
+    expression: da.Array, covariates: da.Array, by_gene: dict[str, da.Array], plan: TilePlan, precision: np.dtype
+) -> Tiles:
+    """Return the correlations from dense expression that tasks read block by block."""
+    return tiles_of_counts(
+        expression,
+        plan,
+        residuals=tile_kernels.stored_residuals,
+        add_product=tile_kernels.add_product,
+        by_cell={"normalised_covariates": covariates},
+        by_gene=by_gene,
         precision=precision,
     )
 

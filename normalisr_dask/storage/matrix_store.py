@@ -18,7 +18,7 @@ from normalisr_dask.graph.inputs import cells_per_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
 
 #: Largest run of whole rows that is held in memory.
-ROWS_BYTES = 64 << 20
+ROWS_BYTES = 32 << 20
 #: What a reader reads at least.
 CHUNK_BYTES = 1 << 19
 

@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from comparing import assert_close
 from dask.utils import key_split
 from layouts import laid_out
@@ -14,6 +15,7 @@ from scipy import stats
 import normalisr_dask as nd
 from normalisr_dask.graph.tile_plan import TilePlan
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, normalised_form, with_form
+from normalisr_dask.storage.matrix_store import by_columns
 from normalisr_dask.testing import count_reads
 
 RANDOM = np.random.default_rng(0)
@@ -248,3 +250,16 @@ def test_two_genes_and_one():
     np.testing.assert_array_equal(computed(EXPRESSION[:1]).pvalue, [[0]])
     pair = computed(EXPRESSION[:2])
     assert_close(pair.pvalue, whole.pvalue[:2, :2], 1e-12)
+
+
+@pytest.mark.parametrize("side", [0, 7])
+def test_stored_expression_is_read_by_the_tasks_and_gives_the_same(tmp_path, side):
+    random = np.random.default_rng(3)
+    values, covariates = random.normal(size=(40, 300)), np.vstack([np.ones(300), random.normal(size=300)])
+    array = zarr.create_array(tmp_path / "expression.zarr", data=values, chunks=(16, 30))
+    stored, in_memory = (
+        nd.coex(by_columns(array, tmp_path / "expression.zarr"), covariates, bs=side),
+        nd.coex(values, covariates),
+    )
+    assert_close(stored.dot, in_memory.dot.compute(), 1e-12)
+    assert_close(stored.log10_pvalue, in_memory.log10_pvalue.compute(), 1e-9)
