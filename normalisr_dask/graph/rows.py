@@ -14,6 +14,7 @@ import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
+from distributed import futures_of, wait
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.calls import GENES, WIDTH, BlockCall, aligned, no_block
@@ -103,22 +104,27 @@ class RowPasses:
     def fold(
         self,
         kernel: Callable[..., Any],
-        state: Any,
+        first: Callable[[], Any],
+        last: Callable[[Any], Any],
         *,
         by_gene: Arrays,
         shared: Arrays | None = None,
-        **constants: Any,
     ) -> Any:
-        """Return the state after the last gene: ``kernel(state, …)`` of one block after another; computes.
+        """Return ``last(state)`` after all genes: from ``first()`` on, ``kernel(state, …)`` of each block in turn.
 
-        Only the block at hand is in memory: were all blocks one graph, its readers would run ahead of the chain.
+        Computes. Where the matrix is lazy, the state stays with the worker that made it, and a block is asked for when
+        the one before the last is done: were all one graph, the readers would run ahead of the chain.
         """
+        if not self.is_lazy:
+            return last(kernel(first(), **by_gene, **(shared or {})))
+        state = dask.delayed(first)()
+        before: list[Any] = []
         for part in self._parts(by_gene):
-            if self.is_lazy:
-                state = dask.delayed(kernel)(state, **part, **(shared or {}), **constants).compute()
-            else:
-                state = kernel(state, **part, **(shared or {}), **constants)
-        return state
+            state = dask.delayed(kernel)(state, **part, **(shared or {})).persist()
+            if before:  # there are futures on a cluster only
+                wait(before)
+            before = futures_of(state)
+        return dask.delayed(last)(state).compute()
 
     def _parts(self, by_gene: Arrays) -> list[dict[str, Any]]:
         """Return the arrays of each block of genes."""

@@ -59,6 +59,11 @@ def first_state(n_samples: int, prior_n: float, variance_basis: Floats | None) -
     return FoldState(np.zeros(n_samples), information, np.full(n_samples, float(prior_n)))
 
 
+def sample_weights_of(state: FoldState) -> Floats:
+    """Return a = exp(−γ) (n,)."""
+    return np.asarray(np.exp(-state.log_variances))
+
+
 def check_precisions(weights: Floats) -> None:
     """Refuse weights of which array weights cannot be made.
 

@@ -167,8 +167,9 @@ def _stored_group(values: Any) -> zarr.Group | None:
     if isinstance(values, zarr.Group):
         return values
     if isinstance(values, str | Path):
-        found = zarr.open(str(values), mode="r")
-        return found if isinstance(found, zarr.Group) else None
+        if not isinstance(zarr.open(str(values), mode="r"), zarr.Group):
+            return None
+        return zarr.open_group(str(values), mode="r", use_consolidated=False)  # consolidated metadata may be stale
     return None
 
 

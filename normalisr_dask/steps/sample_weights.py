@@ -1,6 +1,7 @@
 """Weights of samples: how precise each is, estimated from the residuals of all genes."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,8 @@ def fold_sample_weights(
         (by_gene if weights.shape[0] > 1 else shared)["weights"] = weights
     if model.basis is not None:
         shared["variance_basis"] = model.basis
-    first = gene_by_gene.first_state(n_samples, model.prior_n, model.basis)
-    state = passes.fold(gene_by_gene.fold_genes, first, by_gene=by_gene, shared=shared)
-    return np.exp(-state.log_variances)
+    first = partial(gene_by_gene.first_state, n_samples, model.prior_n, model.basis)
+    return passes.fold(gene_by_gene.fold_genes, first, gene_by_gene.sample_weights_of, by_gene=by_gene, shared=shared)
 
 
 def array_weights(
