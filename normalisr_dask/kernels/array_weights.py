@@ -28,7 +28,9 @@ SMALLEST_VARIANCE = 1e-15
 #: Fewer residual degrees of freedom of a gene say nothing about samples.
 FEWEST_DEGREES = 2
 #: Residual of the conjugate gradients, relative to the right-hand side, at which they stop.
-SOLVED = 1e-15
+SOLVED = 1e-14
+#: Genes whose outer products are kept apart before they are added to the matrix together.
+N_RECENT = 16
 
 
 class FoldState(NamedTuple):
@@ -39,8 +41,8 @@ class FoldState(NamedTuple):
     log_variances
         γ (n,).
     information
-        Where all samples have a variance of their own, Σ hhᵀ/Σh (n, n); else A in the space of the variance
-        design (q, q).
+        Where all samples have a variance of their own, Σ hhᵀ/Σh (n, n), the lower triangle; else A in the space of
+        the variance design (q, q).
     totals
         Σ h and prior (n,); unused with a variance design.
     """
@@ -127,18 +129,40 @@ def _gene_residuals(
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _add_outer(information: Floats, leftover: Floats) -> None:
-    """Add hhᵀ/Σh."""
-    total = leftover.sum()
-    for sample in range(leftover.shape[0]):
-        share = leftover[sample] / total
-        for other in range(leftover.shape[0]):
-            information[sample, other] += share * leftover[other]
+def _add_outer(information: Floats, recent: Floats, n_recent: int) -> None:
+    """Add the outer products of some vectors to the lower triangle, row by row: the matrix may exceed all caches."""
+    for sample in range(information.shape[0]):
+        row = information[sample]
+        for number in range(n_recent):
+            share = recent[number, sample]
+            for other in range(sample + 1):
+                row[other] += share * recent[number, other]
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _multiply(
+    information: Floats, recent: Floats, n_recent: int, totals: Floats, direction: Floats, product: Floats
+) -> None:
+    """Set product = A direction, from the lower triangle and the vectors not added yet; one pass over the matrix."""
+    product[:] = totals * direction
+    for sample in range(information.shape[0]):
+        row = information[sample]
+        here = direction[sample]
+        total = row[sample] * here
+        for other in range(sample):
+            total += row[other] * direction[other]
+            product[other] -= row[other] * here
+        product[sample] -= total
+    for number in range(n_recent):
+        share = dot(recent[number], direction)
+        product -= share * recent[number]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _centred_solution(information: Floats, totals: Floats, target: Floats, step: Floats) -> None:
-    """Solve (diag(totals) − information) step = target, both of sum 0, by conjugate gradients.
+def _centred_solution(
+    information: Floats, recent: Floats, n_recent: int, totals: Floats, target: Floats, step: Floats
+) -> None:
+    """Solve A step = target, both of sum 0, by conjugate gradients; A = diag(totals) − information − recent.
 
     The matrix is a diagonal minus nearly a multiple of the ones matrix, which vanishes on vectors of sum 0: with the
     diagonal as preconditioner two or three steps do.
@@ -162,8 +186,7 @@ def _centred_solution(information: Floats, totals: Floats, target: Floats, step:
         product_before = product_now
         direction *= ratio
         direction += scaled
-        for sample in range(n_samples):
-            product[sample] = totals[sample] * direction[sample] - dot(information[sample], direction)
+        _multiply(information, recent, n_recent, totals, direction, product)
         product -= product.mean()
         curvature = dot(direction, product)
         if not curvature > 0.0:  # singular without prior genes: no update, as where a solver fails
@@ -189,6 +212,8 @@ def _fold_free(
     columns, basis = np.empty((n_columns, n_samples)), np.empty((n_columns, n_samples))
     triangle, effects = np.zeros((n_columns, n_columns)), np.empty(n_columns)
     pivot = np.empty(n_columns, dtype=np.int64)
+    recent = np.empty((N_RECENT, n_samples))
+    n_recent = 0
     for gene in range(expression.shape[0]):
         variance = _gene_residuals(
             expression[gene],
@@ -207,13 +232,18 @@ def _fold_free(
         if variance == 0.0:
             continue
         totals += leftover
-        _add_outer(information, leftover)
+        recent[n_recent] = leftover / np.sqrt(leftover.sum())
+        n_recent += 1
         squares /= variance
         squares -= leftover
         squares -= squares.mean()
-        _centred_solution(information, totals, squares, step)
+        _centred_solution(information, recent, n_recent, totals, squares, step)
         log_variances += step
         log_variances -= log_variances.mean()
+        if n_recent == N_RECENT:
+            _add_outer(information, recent, n_recent)
+            n_recent = 0
+    _add_outer(information, recent, n_recent)
 
 
 @njit(nogil=True, cache=True)
