@@ -68,6 +68,21 @@ def test_too_few_cells_for_the_covariates(tmp_path: Path, client: Client) -> Non
         run(settings, client)
 
 
+@pytest.mark.parametrize("cell", [3, 17, 40])
+def test_a_batch_of_one_cell_loses_it(tmp_path: Path, client: Client, cell: int) -> None:
+    """Its covariate explains all of it, so that its weight is an outlier."""
+    counts = np.random.default_rng(5).poisson(np.geomspace(0.3, 30, 80)[:, None], size=(80, 60))
+    batches = pd.DataFrame(
+        {"batch": np.where(np.arange(60) == cell, "small", "large")}, index=[f"c{n}" for n in range(60)]
+    )
+    batches.to_csv(tmp_path / "batches.tsv", sep="\t", index_label="cell")
+    settings = asked(tmp_path, counts, covariates=str(tmp_path / "batches.tsv"))
+    run(settings, client)
+    kept = normalisation(settings)
+    assert f"c{cell}" not in kept["cell"]
+    assert kept.sizes["cell"] >= 55
+
+
 def test_cells_without_counts_are_named(tmp_path: Path, client: Client) -> None:
     counts = np.random.default_rng(4).poisson(2, size=(30, 40)) + 1
     counts[:, [5, 9]] = 0

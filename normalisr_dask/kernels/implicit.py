@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 ZERO_COUNT = np.zeros(1, dtype=np.int64)
 #: A residual sum of squares below this share of the sum of squares that it is subtracted from is rounding.
 ROUNDING = 1e-13
+CANCELLED = 1e-6  # the same, of terms of which too many digits are lost in the difference
 
 
 class Deviations(NamedTuple):
@@ -149,8 +150,15 @@ def cell_squares(block: Block, *, fit: Floats, covariates: Floats, cell_offset: 
     of_genes = np.column_stack([weighted, weight])
     _add_to_cells(own.offsets, own.genes, own.codes, own.by_count, of_genes, sums)
     result = sums[:, -1] / cell_scale**2
-    result += 2 * np.einsum("ck,kc->c", sums[:, :-1], per_cell) / cell_scale
-    result += np.einsum("kc,kl,lc->c", per_cell, weighted.T @ per_gene, per_cell, optimize=True)
+    of_zeros = np.einsum("kc,kl,lc->c", per_cell, weighted.T @ per_gene, per_cell, optimize=True)
+    terms = result + of_zeros
+    result = terms + 2 * np.einsum("ck,kc->c", sums[:, :-1], per_cell) / cell_scale
+    # In a cell that a covariate has for itself, all residuals are next to nothing: they are taken one by one.
+    for cell in np.flatnonzero(~(result > CANCELLED * terms)):
+        entries = slice(own.offsets[cell], own.offsets[cell + 1])
+        residual = per_gene @ per_cell[:, cell]
+        residual[own.genes[entries]] += own.by_count[own.codes[entries]] / cell_scale[cell]
+        result[cell] = weight @ residual**2
     return np.asarray(result)[None]
 
 

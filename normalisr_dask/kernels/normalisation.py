@@ -146,7 +146,20 @@ def fit_cell_scale(squares: Floats, covariates: Floats, cell_scale: Floats, *, n
         s of the round before (cells,).
     n_genes
         Number of genes the squares are summed over.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left of all genes in a cell, or not a number; names the first one by its position.
     """
+    is_left = squares[0] > 0
+    if not is_left.all():
+        where, way_out = "any cell", "take more genes or fewer covariates"
+        if is_left.any():
+            where = f"cell {int(np.argmin(is_left))} (counted from 0)"
+            way_out = "leave out that cell, or the covariate that it has for itself"
+        msg = f"expected residuals of expression on the covariates in every cell, found none in {where}; {way_out}"
+        raise ValueError(msg)
     log_deviation = 0.5 * np.log(squares[0] / n_genes)
     centred = covariates - covariates.mean(axis=1, keepdims=True)
     mean = log_deviation.mean()

@@ -97,6 +97,7 @@ def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
     ------
     ValueError
         If ``stepmax`` or ``eps`` is not positive, or numbers of cells differ.
+        On compute: if the covariates determine all genes in a cell.
 
     Notes
     -----

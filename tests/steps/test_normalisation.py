@@ -112,6 +112,21 @@ class TestComputeVar:
         for offset in (1e2, 1e4, 1e6, 1e8):
             assert_close(nd.compute_var(data.dense + offset, data.covariates), expected, 1e-6)
 
+    @pytest.mark.parametrize("cell", range(0, N_CELLS, 7))
+    def test_a_cell_that_a_covariate_has_for_itself(self, data, log_cpm, cell):
+        """Nothing is left of its genes but rounding: its weight is huge, and those of others are as without it."""
+        alone = np.arange(N_CELLS) == cell
+        found = nd.compute_var(log_cpm, np.vstack([data.covariates, alone])).compute()
+        others = nd.compute_var(data.dense[:, ~alone], data.covariates[:, ~alone]).compute()
+        assert found[cell] > 1e9
+        assert_close(found[~alone] / found[~alone].min(), others, 1e-9)
+
+    def test_covariates_that_leave_nothing(self):
+        expression = np.array([[1.0, 2.0, 1.0, 2.0], [0.0, 3.0, 0.0, 3.0]])
+        explaining = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+        with pytest.raises(ValueError, match="every cell, found none in any cell; take more genes or fewer covariates"):
+            nd.compute_var(expression, explaining).compute()
+
     def test_rounds_end_when_nothing_changes(self, data):
         few = nd.compute_var(data.dense, data.covariates, stepmax=50, eps=0.5)
         np.testing.assert_array_equal(few, nd.compute_var(data.dense, data.covariates, stepmax=51, eps=0.5))
