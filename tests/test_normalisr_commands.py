@@ -4,6 +4,7 @@ import argparse
 import gzip
 import runpy
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -36,10 +37,22 @@ from test_cli import error_line, invoke, normalisr_dask
 from normalisr_dask.cli.app import app
 from normalisr_dask.cli.normalisr_commands import EXAMPLES
 from normalisr_dask.ontology import EVIDENCE
+from normalisr_dask.storage.number_text import write_rows
 from normalisr_dask.testing import simulate_screen
 
 BOUNDS = "--cell_read_count 300 --cell_gene_count=60 --gene_cell_prop 0.3"
 NAMES = sorted(command.__name__ for command in EXAMPLES)
+
+
+#: Runs the program and prints its peak memory in bytes.
+MEASURED = """
+import resource
+from normalisr_dask.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +172,7 @@ class TestBesideNormalisr:
         (inputs / "go.obo").write_bytes(gzip.decompress(next((real_data / "go").glob("*.obo.gz")).read_bytes()))
         write_inputs(inputs, pbmc3k, pbmc3k_cell_types[:-2], identifiers(gene_symbols(real_data), counting))
         theirs, ours = copied(inputs, tmp_path, "theirs", "ours")
-        commands = filled(NORMALISE + DIFFERENTIAL.lstrip(), BOUNDS="", MATRIX="tsv")
+        commands = filled(NORMALISE + DIFFERENTIAL.lstrip(), BOUNDS="--gene_cell_prop 0.05", MATRIX="tsv")
         run_in_shell(theirs, "normalisr", commands)
         run_in_shell(ours, "normalisr-dask", commands)
         both_levels(
@@ -319,6 +332,22 @@ class TestFiles:
             "computing",
             "writing out.tsv",
         ]
+
+
+class TestMemory:
+    @pytest.mark.slow
+    def test_it_does_not_grow_with_the_matrix(self, tmp_path):
+        peaks = []
+        for n_rows in (1000, 3000):  # 160 and 480 MB as float64
+            random = np.random.default_rng(1)
+            blocks = (random.normal(size=(100, 20_000)) for _ in range(n_rows // 100))
+            write_rows(tmp_path / "in.tsv", blocks, gzipped=False)
+            (tmp_path / "names").write_text("\n".join(map(str, range(20_000))))
+            words = [sys.executable, "-c", MEASURED, "subset", "in.tsv", "out.tsv.gz", "-c", "names", "names"]
+            result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+            peaks.append(int(result.stdout))
+        assert peaks[1] < 1.3 * peaks[0]
+        assert peaks[1] < 900e6  # of which 250 MB are libraries
 
 
 class TestBadInput:
