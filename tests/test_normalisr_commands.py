@@ -455,6 +455,14 @@ class TestWords:
                 else:
                     assert options[flag].default == (action.type or str)(action.default)
 
+    def test_options_may_be_abbreviated_where_one_begins_so(self, tmp_path):
+        (tmp_path / "counts.tsv").write_text("1\t0\n3\t4\n")
+        (tmp_path / "names").write_text("a\nb")
+        bounds = "--gene_cell_c 0 --gene_r=2 --cell_read 0 --cell_gene_count 0"
+        run_ours(tmp_path, [f"qc_reads counts.tsv names names genes cells {bounds}"])
+        assert (tmp_path / "genes").read_text() == "b"
+        assert "No such option: --gene" in error_line(invoke("qc_reads", "--gene", "3"))
+
     @pytest.mark.parametrize("name", NAMES)
     def test_help_tells_what_it_does_and_gives_an_example(self, name):
         shown = invoke(name, "--help").stdout

@@ -1,11 +1,13 @@
 """Normalisr's own eleven commands: its arguments, options, defaults and files. What they do is in normalisr_work.py."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from normalisr_dask.cli.lazy import work
 from normalisr_dask.cli.options import ClusterOptions, takes_option_groups
@@ -354,6 +356,22 @@ EXAMPLES: dict[Callable[..., None], str] = {
 }
 
 
+class AbbreviatingCommand(TyperCommand):
+    """Takes Normalisr's long options by any beginning that only one of them has, as Normalisr does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write options out."""
+        ours = {f"--{field.name.replace('_', '-')}" for field in fields(ClusterOptions)}
+        names = [name for option in self.params for name in option.opts if name.startswith("--") and name not in ours]
+
+        def whole(argument: str) -> str:
+            typed, *value = argument.split("=", 1)
+            found = [name for name in names if len(typed) > len("--") and name.startswith(typed)]
+            return "=".join([found[0] if len(found) == 1 else typed, *value]) if typed.startswith("--") else argument
+
+        return super().parse_args(ctx, [whole(argument) for argument in args])
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the program.
 
@@ -363,9 +381,8 @@ def register(app: typer.Typer) -> None:
         The program.
     """
     for command, example in EXAMPLES.items():
-        app.command(command.__name__, epilog=f"{FILES}\n\nExample: normalisr-dask {example}", rich_help_panel=PANEL)(
-            command
-        )
+        epilog = f"{FILES}\n\nExample: normalisr-dask {example}"
+        app.command(command.__name__, cls=AbbreviatingCommand, epilog=epilog, rich_help_panel=PANEL)(command)
 
 
 def _call(command: str, cluster: ClusterOptions, n_threads: int, *arguments: Any, **options: Any) -> None:

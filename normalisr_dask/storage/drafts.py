@@ -71,9 +71,9 @@ class Drafts:
 
     def _draft(self, output: Path) -> Path:
         """Check that the output can be written, and return its temporary name."""
+        if output.is_relative_to("/dev") or (output.exists() and not output.is_dir() and not output.is_file()):
+            return output
         target = output.resolve()
-        if target.exists() and not target.is_dir() and not target.is_file():
-            return target
         if target.is_dir() and not is_store(target):
             msg = f"{output} is a folder and no Zarr store; give another name"
             raise FileExistsError(msg)

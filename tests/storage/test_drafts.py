@@ -78,8 +78,9 @@ def test_a_link_stays_a_link(tmp_path):
 
 
 def test_devices_and_urls_are_written_in_place():
-    with Drafts(["/dev/null", "s3://bucket/a.zarr"]) as drafts:
+    with Drafts(["/dev/null", "/dev/stdout", "s3://bucket/a.zarr"]) as drafts:
         assert drafts["/dev/null"] == Path("/dev/null")
+        assert drafts["/dev/stdout"] == Path("/dev/stdout")  # even if it is a file
         assert drafts["s3://bucket/a.zarr"] == "s3://bucket/a.zarr"
     assert not Path("/dev/null").is_file()
 
