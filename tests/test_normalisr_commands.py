@@ -279,10 +279,14 @@ class TestStores:
         assert read_matrix(tmp_path / "effects.tsv").shape == (design.shape[0] * counts.shape[0], n_covariates)
 
     def test_on_a_cluster(self, chains, two_workers, tmp_path):
-        text = chains[0]
+        text, stores = chains
+        cluster = f"--scheduler {two_workers.scheduler_address}"
         inputs = [str(text / name) for name in ("design_kept.tsv", "exp.tsv.gz", "cov_exp.tsv")]
-        run_ours(tmp_path, [f"de {' '.join(inputs)} pv.tsv lfc.tsv.gz --scheduler {two_workers.scheduler_address}"])
+        run_ours(tmp_path, [f"de {' '.join(inputs)} pv.tsv lfc.tsv.gz {cluster}"])
         np.testing.assert_array_equal(read_matrix(tmp_path / "pv.tsv"), read_matrix(text / "pv_ignore.tsv.gz"))
+        run_ours(stores, [f"coex exp.zarr cov_exp.tsv again.zarr {cluster}"])  # workers are in another folder
+        np.testing.assert_array_equal(read_matrix(stores / "again.zarr"), read_matrix(stores / "coex_pv_exp.zarr"))
+        shutil.rmtree(stores / "again.zarr")
 
 
 class TestFiles:

@@ -113,7 +113,7 @@ class Files:
             convert = counts_of_matrix_market if matrix_market or is_matrix_market(name) else counts_of_text
             return convert(path, self._folder())
         opened = _open_zarr(name)
-        return counts_of_array(opened, self._folder()) if isinstance(opened, zarr.Array) else open_counts(name)
+        return counts_of_array(opened, self._folder()) if isinstance(opened, zarr.Array) else open_counts(_place(name))
 
     def matrix(self, name: str) -> Matrix:
         """Open any matrix as blocks of cells with all rows."""
@@ -123,10 +123,10 @@ class Files:
         if is_zarr(name):
             opened = _open_zarr(name)
             if isinstance(opened, zarr.Array):
-                return Matrix(by_columns(_two_dimensional(opened, name), name))
-            stored = read_expression(name)
+                return Matrix(by_columns(_two_dimensional(opened, name), _place(name)))
+            stored = read_expression(_place(name))
             if stored is None:
-                counts = open_counts(name)
+                counts = open_counts(_place(name))
                 return Matrix(counts.matrix, counts)
             return Matrix(with_form(form_of(stored)), stored.counts)
         path = self._folder() / "matrix.zarr"
@@ -261,11 +261,17 @@ def _dense_block(block: Any) -> NDArray[Any]:
     return block.toarray()
 
 
+def _place(name: str) -> str:
+    """Return where tasks find a store, whatever folder their process is in."""
+    local = name.removeprefix("file://")
+    return name if "://" in local else str(Path(local).absolute())
+
+
 def _open_zarr(name: str) -> zarr.Array | zarr.Group:
     """Open a store for reading."""
     logger.info("opening %s", name)
     try:
-        return zarr.open(name, mode="r")
+        return zarr.open(_place(name), mode="r")
     except FileNotFoundError as error:
         msg = f"there is no Zarr store at {name}"
         raise FileNotFoundError(msg) from error
