@@ -86,3 +86,19 @@ def test_low_moi_finds_the_regulators(real_data: Path, tmp_path: Path) -> None:
 def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     assert "the same, byte by byte" in run("on_a_cluster", "out", cwd=tmp_path)
     assert_picture(tmp_path / "out" / "stages.png")
+
+
+def test_pseudobulk_takes_donors_for_what_they_are(tmp_path: Path) -> None:
+    printed = run("pseudobulk_with_donors", "out", cwd=tmp_path)
+    found = {
+        line.partition(" as units")[0]: [int(word) for word in line.split() if word.isdigit()]
+        for line in printed.splitlines()
+        if "as units" in line
+    }
+    n_found, n_right, n_planted = found["donors"]
+    assert n_right >= 0.7 * n_planted
+    assert n_found - n_right <= 0.1 * n_found + 1
+    n_found, n_right, _ = found["cells"]
+    assert n_found > 5 * n_right  # differences between donors, called effects of treatment
+    assert (tmp_path / "out" / "treated_b_cells.tsv").read_text().startswith("gene\tlog_fc\tci_l\tci_r\tave_expr\t")
+    assert_picture(tmp_path / "out" / "trend.png")
