@@ -135,6 +135,34 @@ def test_weights_stay_uncomputed_until_asked_for(expression: np.ndarray) -> None
     np.testing.assert_allclose(lazy["EList"]["weights"].compute(), in_memory["EList"]["weights"], rtol=1e-12)
 
 
+class CountedRows:
+    """An array that counts how often its values are read, as multiples of the whole."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.n_read = values, 0
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, place):
+        block = self.values[place]
+        self.n_read += block.size
+        return block
+
+    @property
+    def passes(self) -> float:
+        return self.n_read / self.values.size
+
+
+@pytest.mark.parametrize(("name", "passes"), [("plain", 2), ("block", 5), ("sample weights", 5), ("both", 7)])
+def test_data_are_read_as_often_as_documented(expression: np.ndarray, name: str, passes: int) -> None:
+    counted = CountedRows(expression)
+    lazy = da.from_array(counted, chunks=(30, N_SAMPLES), meta=np.empty((0, 0)))
+    with dask.config.set(scheduler="synchronous"):
+        fit = vooma_lm_fit(lazy, DESIGN, **OPTIONS[name])
+        assert counted.passes == passes
+        fit["EList"]["weights"].compute()
+    assert counted.passes == passes  # weights are made of coefficients and trend alone
+
+
 def test_workers_give_what_threads_give(expression: np.ndarray, client: Client) -> None:
     lazy = da.from_array(expression, chunks=(30, 18))
     on_workers = vooma_lm_fit(lazy, DESIGN, block=BLOCK, sample_weights=True)
