@@ -64,6 +64,13 @@ def test_samples_are_written(samples: Path) -> None:
     assert written.layers["counts"].sum() == written.obs["total_count"].sum()
 
 
+def test_samples_may_be_a_store(samples: Path, folder: Path) -> None:
+    words = ("pseudobulk", folder / "counts.zarr", folder / "samples.zarr", "--by", "donor, cell_type", *SMALL_CLUSTER)
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert (done.exit_code, done.stderr) == (0, "")
+    np.testing.assert_array_equal(anndata.read_zarr(folder / "samples.zarr").X, anndata.read_h5ad(samples).X)
+
+
 def test_tables_fit_and_picture_are_written(samples: Path, folder: Path) -> None:
     pytest.importorskip("matplotlib")
     done = normalisr_dask(
@@ -71,7 +78,7 @@ def test_tables_fit_and_picture_are_written(samples: Path, folder: Path) -> None
         *("--contrast", "T=cell_type_T_arm_treated - cell_type_T_arm_control", "--sample-weights"),
         *("--contrast", "cell_type_B_arm_treated - cell_type_B_arm_control", *SMALL_CLUSTER),
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert "correlation within blocks" in done.stdout
     table = pd.read_parquet(folder / "out" / "top_table.parquet")
     assert list(table.columns[:4]) == ["contrast", "gene", "log_fc", "ci_l"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import zarr
@@ -26,6 +27,8 @@ from normalisr_dask.steps.vooma import vooma_lm_fit
 from normalisr_dask.validation import check_choice, listing
 
 Q_SHOWN = 0.05
+#: Said explicitly, since anndata warns that its defaults will change.
+ZARR_SETTINGS: dict[str, Any] = {"zarr_write_format": 3, "auto_shard_zarr_v3": False}
 
 
 def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min_cells: int, overwrite: bool) -> None:
@@ -39,7 +42,7 @@ def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min
     if target.suffix == ".h5ad":
         samples.write_h5ad(partial)
     else:
-        samples.write_zarr(partial)
+        _write_zarr(partial, samples)
     _publish(partial, target)
     sizes = samples.obs["n_cells"]
     print_facts(
@@ -151,7 +154,13 @@ def _write_fit(fit: Any, samples: pd.DataFrame, path: Path) -> None:
     for name in ("coef_names", "contrast_names"):
         if name in entries:
             entries[name] = np.asarray(entries[name], dtype=str)
-    write_elem(zarr.open_group(path, mode="w"), "/", entries)
+    _write_zarr(path, entries)
+
+
+def _write_zarr(path: Path, element: Any) -> None:
+    """Write AnnData or a dict as a Zarr store."""
+    with anndata.settings.override(**ZARR_SETTINGS):
+        write_elem(zarr.open_group(path, mode="w", zarr_format=3), "/", element)
 
 
 def _print_outcome(fit: Any, table: pd.DataFrame, samples: pd.DataFrame, output: str) -> None:
