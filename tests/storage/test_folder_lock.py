@@ -45,8 +45,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
-    with pytest.raises(OSError, match="full"), locked(tmp_path):
-        msg = "disk full"
-        raise OSError(msg)
+    with pytest.raises(FileNotFoundError, match="no-such-file"), locked(tmp_path):
+        (tmp_path / "no-such-file").read_text()
     with locked(tmp_path):
         pass
