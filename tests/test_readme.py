@@ -33,7 +33,10 @@ def test_it_fits_on_a_screen_or_two() -> None:
 
 def test_the_commands_of_a_fresh_machine_are_there() -> None:
     (try_it,) = (block for block in blocks("bash") if "pip install" in block)
-    assert try_it.splitlines() == ["pip install '.[report]' && normalisr-dask demo", "pip install -e '.[test]' && pytest"]
+    assert try_it.splitlines() == [
+        "pip install '.[report]' && normalisr-dask demo",
+        "pip install -e '.[test]' && pytest",
+    ]
 
 
 @pytest.mark.slow
