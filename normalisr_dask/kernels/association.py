@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, dense_float
+from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 from normalisr_dask.kernels.p_values import log10_p_value, p_value
 
@@ -22,10 +23,10 @@ Floats = NDArray[np.float64]
 
 #: Groupings with at most this share of non-zeros are multiplied entry by entry, others as dense matrices.
 SPARSE_BELOW = 0.05
-#: A residual sum of squares below this share of the sum of squares about the mean is rounding: nothing is left to test.
-NO_VARIANCE = 1e-14
-#: The same against the raw sum of squares: the rounding of a constant row.
-NO_DEVIATION = 1e-28
+#: A sum of squares of residuals that were formed entry by entry is rounding below this share of the raw one.
+ENTRY_ROUNDING = 1e-28
+#: A sum of squares that is a difference of sums is rounding below this share of what was subtracted from.
+ROUNDING = 1e-13
 
 
 def row_products(block: Block, *, covariates: Floats, name: str) -> Floats:
@@ -47,29 +48,94 @@ def row_products(block: Block, *, covariates: Floats, name: str) -> Floats:
     return products
 
 
-def row_squares(block: Block, *, coefficients: Floats, mean: Floats, covariates: Floats) -> Floats:
-    """Return Σ ỹ², Σ (y − mean)² and Σ y² over cells with ỹ = y − α C, (rows, 3).
+def residual_sums(block: Block, *, coefficients: Floats, mean: Floats, covariates: Floats) -> Floats:
+    """Return Σ ỹ C, Σ (y − mean), Σ ỹ², Σ (y − mean)² and Σ y² over cells with ỹ = y − α C, (rows, q + 4).
 
     Residuals are formed entry by entry and never as a difference of sums, so that offsets cost no digits.
     """
     rows = dense_float(block)
-    sums = np.empty((len(rows), 3))
-    _sum_squares(rows, coefficients, mean, covariates, sums)
+    sums = np.empty((len(rows), len(covariates) + 4))
+    _add_residuals(rows, coefficients, mean, covariates, sums)
     return sums
 
 
-@njit(nogil=True, cache=True)
-def _sum_squares(rows, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
+# Sums in any order: without that the compiler adds up a value at a time.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _add_residuals(rows, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
     residual = np.empty(rows.shape[1])
+    n_covariates = covariates.shape[0]
     for row in range(rows.shape[0]):
-        remove_covariates_of_row(rows[row], coefficients[row], covariates, residual)
-        left, about_mean, raw = 0.0, 0.0, 0.0
+        values = rows[row]
+        remove_covariates_of_row(values, coefficients[row], covariates, residual)
+        for covariate in range(n_covariates):
+            of_covariate = covariates[covariate]
+            product = 0.0
+            for cell in range(residual.size):
+                product += residual[cell] * of_covariate[cell]
+            sums[row, covariate] = product
+        left, deviation, about_mean, raw = 0.0, 0.0, 0.0, 0.0
+        middle = mean[row]
         for cell in range(residual.size):
-            value = rows[row, cell]
+            value = values[cell]
+            from_mean = value - middle
             left += residual[cell] * residual[cell]
-            about_mean += (value - mean[row]) * (value - mean[row])
+            deviation += from_mean
+            about_mean += from_mean * from_mean
             raw += value * value
-        sums[row, 0], sums[row, 1], sums[row, 2] = left, about_mean, raw
+        sums[row, n_covariates] = deviation
+        sums[row, n_covariates + 1] = left
+        sums[row, n_covariates + 2] = about_mean
+        sums[row, n_covariates + 3] = raw
+
+
+def refined_fit(coefficients: Floats, sums: Floats, gram: Floats, *, n_cells: int, name: str) -> Floats:
+    """Return coefficients freed of their rounding, and sums of squares freed of it, (rows, q + 3).
+
+    What covariates still explain of the residuals is the rounding of the coefficients and of the mean: of a row of many
+    cells, and of one that they determine, no other part is left.
+
+    Parameters
+    ----------
+    coefficients
+        Of the rows on the covariates (rows, q).
+    sums
+        From :func:`residual_sums`, of all cells (rows, q + 4).
+    gram
+        Covariates × covariatesᵀ (q, q).
+    n_cells
+        Number of cells.
+    name
+        What the rows are called in the error.
+
+    Returns
+    -------
+    The sums of squares are those of the residuals, about the mean, and raw; 0 where only rounding is left.
+
+    Raises
+    ------
+    ValueError
+        If values are too large to be squared.
+    """
+    raw = sums[:, -1]
+    if not np.isfinite(raw).all():
+        msg = f"expected values of {name} whose squares can be added up, found a row with a sum of squares above 1e308"
+        raise ValueError(msg)
+    with_covariates = sums[:, :-4]
+    correction = least_squares(with_covariates, gram)
+    left = sums[:, -3] - np.einsum("rk,rk->r", correction, with_covariates)
+    about_mean = sums[:, -2] - sums[:, -4] ** 2 / n_cells
+    return np.column_stack(
+        [
+            coefficients + correction,
+            *(more_than_rounding(part, ENTRY_ROUNDING * raw) for part in (left, about_mean)),
+            raw,
+        ]
+    )
+
+
+def more_than_rounding(squares: Floats, rounding: Floats) -> Floats:
+    """Return sums of squares, 0 where they are no more than rounding."""
+    return np.where(squares > rounding, squares, 0.0)
 
 
 @njit(nogil=True, cache=True)
@@ -132,16 +198,13 @@ def _add_entry_products(  # type: ignore[no-untyped-def]
 
 
 def residual_variance(squares: Floats, *, n_cells: int) -> Floats:
-    """Return the variance left after covariates (rows,), 0 where only rounding is left; from :func:`row_squares`."""
-    residual, about_mean, raw = squares.T
-    is_rounding = residual <= np.maximum(NO_VARIANCE * about_mean, NO_DEVIATION * raw)
-    return np.where(is_rounding, 0.0, residual) / n_cells
+    """Return the variance left after covariates (rows,), from sums of squares (rows, 3) as :func:`refined_fit` has."""
+    return np.asarray(squares[:, 0] / n_cells)
 
 
 def varies(squares: Floats) -> NDArray[np.bool_]:
-    """Return which rows have more than one value (rows,); from :func:`row_squares`."""
-    _, about_mean, raw = squares.T
-    return np.asarray(about_mean > NO_DEVIATION * raw)
+    """Return which rows have more than one value (rows,), from sums of squares as :func:`refined_fit` has."""
+    return np.asarray(squares[:, 1] > 0)
 
 
 def degrees_of_freedom(

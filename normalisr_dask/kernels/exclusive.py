@@ -15,6 +15,7 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
+from normalisr_dask.kernels.association import ROUNDING, more_than_rounding
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 
@@ -23,8 +24,6 @@ Labels = NDArray[np.int64]
 
 CONTROL = 0
 IN_SEVERAL = -1
-#: A residual sum of squares below this share of the sum of squares that it is subtracted from is rounding.
-ROUNDING = 1e-13
 
 
 def exclusive_labels(rows: Block) -> Labels:
@@ -147,15 +146,19 @@ def exclusive_groupings(counts: Floats) -> Floats:
     return np.column_stack([variance, np.maximum(degrees, 0), fitted])
 
 
-def exclusive_products(moments: Floats, counts: Floats) -> Floats:
+def exclusive_products(moments: Floats, global_coefficients: Floats, counts: Floats, *, rounding: float) -> Floats:
     """Return mean(x̃ỹ) and mean(ỹ²) of every test over its own cells, (G, 2, K).
 
     Parameters
     ----------
     moments
         From :func:`residual_group_moments` (G, (K + 1)(q + 2)).
+    global_coefficients
+        α of ỹ = y − α C (G, q).
     counts
         From :func:`group_counts` (K + 1, (q + 1)²).
+    rounding
+        Share of Σ y² over the cells of a test that rounding may leave in Σ ỹ².
     """
     grams, own, inverse, _ = _designs(counts)
     by_group = _by_group(moments, counts)
@@ -164,9 +167,11 @@ def exclusive_products(moments: Floats, counts: Floats) -> Floats:
     with_covariates = of_tests[:, :, :-2]
     fitted = np.einsum("kij,kj->ki", inverse, own[:, -1, :-1])
     products = by_group[1:, :, -2] - np.einsum("kgi,ki->kg", with_covariates, fitted)
-    raw = of_tests[:, :, -1]
-    squares = raw - np.einsum("kgi,kgi->kg", with_covariates @ inverse, with_covariates)
-    squares = np.where(squares > ROUNDING * raw, squares, 0.0)
+    of_residuals = of_tests[:, :, -1]
+    removed = global_coefficients @ grams[:, :-1, :-1] + 2 * with_covariates
+    raw = of_residuals + np.einsum("gi,kgi->kg", global_coefficients, removed)
+    squares = of_residuals - np.einsum("kgi,kgi->kg", with_covariates @ inverse, with_covariates)
+    squares = more_than_rounding(squares, ROUNDING * of_residuals + rounding * np.maximum(raw, 0.0))
     return np.stack([(part / n_cells[:, None]).T for part in (products, squares)], axis=1)
 
 

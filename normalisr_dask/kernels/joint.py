@@ -16,6 +16,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from normalisr_dask.kernels.association import ROUNDING, more_than_rounding
 from normalisr_dask.kernels.blocks import Block, dense_float
 
 Floats = NDArray[np.float64]
@@ -24,8 +25,6 @@ Floats = NDArray[np.float64]
 DENSE_FROM = 0.1
 #: Share of a grouping in combinations of groupings that cancel each other from which it takes part in them.
 TAKES_PART = 1e-6
-#: A residual sum of squares below this share of the sum of squares that it is subtracted from is rounding.
-ROUNDING = 1e-13
 
 
 def residual_gram(blocks: list[Block], squares: Floats, fit: Floats, covariate_gram: Floats) -> Floats:
@@ -107,21 +106,37 @@ def joint_variance(inverse: Floats, *, n_cells: int) -> Floats:
     return np.where(inverse[:, -2] > 0, 1.0 / (n_cells * np.where(diagonal > 0, diagonal, 1.0)), 0.0)
 
 
-def joint_fit(products: Floats, squares: Floats, inverse: Floats) -> Floats:
+def joint_fit(
+    products: Floats, squares: Floats, inverse: Floats, variance: Floats, *, n_cells: int, rounding: float
+) -> Floats:
     """Return B and, as last column, RSS of every gene, (G, K + 1).
+
+    Where nothing is left of a gene, groupings determine it, and γ of the others consists of rounding: it is 0 then.
 
     Parameters
     ----------
     products
         ỹX̃ᵀ (G, K).
     squares
-        Sums of squares of the genes, that of the residuals first (G, 3).
+        Sums of squares of the genes: of the residuals, about the mean, and raw (G, 3).
     inverse
         From :func:`estimable_inverse` (K, K + 2).
+    variance
+        Variances of the groupings after covariates (K,).
+    n_cells
+        Number of cells.
+    rounding
+        Share of a gene's raw sum of squares that rounding may leave in one of its residuals.
     """
+    of_genes, raw = squares[:, 0], squares[:, 2]
     fitted = products @ inverse[:, :-2]
-    left = squares[:, 0] - np.einsum("gk,gk->g", fitted, products)
-    return np.column_stack([fitted, np.where(left > ROUNDING * squares[:, 0], left, 0.0)])
+    explained = fitted * products
+    rounded = ROUNDING * np.maximum(of_genes, np.abs(explained).sum(axis=1)) + rounding * raw
+    left = more_than_rounding(of_genes - explained.sum(axis=1), rounded)
+    of_products = ROUNDING * np.sqrt(of_genes) + np.sqrt(rounding * raw)
+    of_effects = np.outer(of_products, np.abs(inverse[:, :-2]) @ np.sqrt(n_cells * variance))
+    is_effect = (of_genes > 0)[:, None] & ((left > 0)[:, None] | (np.abs(fitted) > of_effects))
+    return np.column_stack([np.where(is_effect, fitted, 0.0), left])
 
 
 def component_tests(
@@ -187,5 +202,5 @@ def _component_test(
     effect = covariance / squares if squares > 0 else np.zeros_like(covariance)
     of_covariates = components[others.size - n_coefficients :]
     coefficients = of_covariates @ of_genes - np.outer(of_covariates @ of_grouping, effect)
-    left = np.where(left > ROUNDING * raw, left, 0.0)
+    left = more_than_rounding(left, ROUNDING * raw)
     return np.concatenate([covariance, left, coefficients.ravel(), [squares, np.count_nonzero(kept)]])

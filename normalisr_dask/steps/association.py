@@ -9,6 +9,7 @@ from normalisr_dask.graph.inputs import as_vector
 from normalisr_dask.graph.layout import call_once, map_genes
 from normalisr_dask.kernels import association as kernels
 from normalisr_dask.results import DifferentialExpression
+from normalisr_dask.steps.covariates import Basis
 from normalisr_dask.steps.expression import Expression, Residuals, remove_covariates
 
 
@@ -21,20 +22,17 @@ class AssociationInputs(NamedTuple):
         In blocks of groupings; chunks of cells as those of the expression.
     expression : Expression
         Genes × cells.
-    covariates : float64 (q, cells)
-        Of the test.
-    covariate_gram : float64 (q, q)
-        Covariates × covariatesᵀ.
+    basis : Basis
+        Of the covariates.
     genes : Residuals
-        Of the expression on the covariates.
+        Of the expression on the rows of the basis.
     loss_of_rank : float64 (genes,)
         Degrees of freedom that the expression has lost already.
     """
 
     groupings: da.Array
     expression: Expression
-    covariates: da.Array
-    covariate_gram: da.Array
+    basis: Basis
     genes: Residuals
     loss_of_rank: da.Array
 
@@ -106,11 +104,11 @@ def result_of(moments: Moments) -> DifferentialExpression:
 
 def simple_moments(inputs: AssociationInputs, *, with_alpha: bool) -> Moments:
     """Return the moments where every grouping is tested over all cells, whatever the others are (``single=0``)."""
-    genes, n_cells = inputs.genes, inputs.n_cells
-    tested = remove_covariates(inputs.groupings, inputs.covariates, inputs.covariate_gram, "dg")
+    genes, n_cells, basis = inputs.genes, inputs.n_cells, inputs.basis
+    tested = remove_covariates(inputs.groupings, basis.rows, basis.gram, "dg")
     has_two_values = map_genes(kernels.varies, tested.squares, dtype=bool)
     grouping_variance = map_genes(kernels.residual_variance, tested.squares, n_cells=n_cells) * has_two_values
-    products = inputs.expression.products(inputs.groupings, tested.fit, inputs.covariates, genes)
+    products = inputs.expression.products(inputs.groupings, tested.fit, basis.rows, genes)
     covariance = products / n_cells
     gene_variance = da.broadcast_to(gene_variance_of(inputs), covariance.shape, chunks=covariance.chunks)
     alpha = None
@@ -119,6 +117,7 @@ def simple_moments(inputs: AssociationInputs, *, with_alpha: bool) -> Moments:
             kernels.gamma, covariance, grouping_variance[:, None], gene_variance, n_cells=1, dtype=np.float64
         )
         alpha = (genes.fit[None] - gamma[:, :, None] * tested.fit[:, None]) * has_two_values[:, None, None]
+        alpha = alpha @ basis.to_covariates
     return Moments(
         covariance,
         grouping_variance,
@@ -138,7 +137,7 @@ def degrees_of_freedom(inputs: AssociationInputs) -> da.Array:
     """Return ν = n − 1 − rank of the covariates − loss of rank, (genes,)."""
     return call_once(
         kernels.degrees_of_freedom,
-        inputs.covariate_gram,
+        inputs.basis.gram,
         inputs.loss_of_rank,
         shape=inputs.loss_of_rank.shape,
         n_cells=inputs.n_cells,

@@ -15,7 +15,8 @@ from normalisr_dask.kernels import association as kernels
 from normalisr_dask.kernels import coexpression as tile_kernels
 from normalisr_dask.results import Coexpression
 from normalisr_dask.steps.association import loss_of_rank
-from normalisr_dask.steps.expression import DenseForm, NormalisedForm, expression_of, gram
+from normalisr_dask.steps.covariates import orthonormal_basis
+from normalisr_dask.steps.expression import DenseForm, NormalisedForm, expression_of
 from normalisr_dask.validation import check_choice
 
 #: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
@@ -134,11 +135,11 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    covariate_gram = gram(covariates)
-    genes = expression.residuals(covariates, covariate_gram)
+    basis = orthonormal_basis(covariates)
+    genes = expression.residuals(basis.rows, basis.gram)
     variance = map_genes(kernels.residual_variance, genes.squares, n_cells=n_cells)
     degrees = call_once(
-        kernels.degrees_of_freedom, covariate_gram, loss_of_rank(dimreduce, n_genes), shape=(n_genes,), n_cells=n_cells
+        kernels.degrees_of_freedom, basis.gram, loss_of_rank(dimreduce, n_genes), shape=(n_genes,), n_cells=n_cells
     )
     by_gene = {
         "coefficients": genes.fit,
@@ -146,12 +147,12 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     }
     if isinstance(expression, NormalisedForm):
         plan = plan or default_plan(expression, covariates.shape[0], bs, precision)
-        tiles = _tiles_of_counts(expression, covariates, by_gene, plan, precision)
+        tiles = _tiles_of_counts(expression, basis.rows, by_gene, plan, precision)
     elif reader_of(expression.array) is not None:
         plan = plan or default_plan(expression, covariates.shape[0], bs, precision, density=1.0)
-        tiles = _tiles_of_stored(expression.array, covariates, by_gene, plan, precision)
+        tiles = _tiles_of_stored(expression.array, basis.rows, by_gene, plan, precision)
     else:
-        tiles = _tiles_of_dense(expression.array, covariates, by_gene, bs, precision)
+        tiles = _tiles_of_dense(expression.array, basis.rows, by_gene, bs, precision)
     return Correlations(tiles, variance, degrees)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from normalisr_dask.graph.inputs import as_rows, in_long_blocks
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.steps.association import AssociationInputs, loss_of_rank, result_of, simple_moments
+from normalisr_dask.steps.covariates import as_they_are, orthonormal_basis
 from normalisr_dask.steps.exclusive import exclusive_moments
-from normalisr_dask.steps.expression import expression_of, gram
+from normalisr_dask.steps.expression import expression_of
 from normalisr_dask.steps.joint import component_moments, joint_moments
 from normalisr_dask.validation import check_choice, check_not_negative, check_positive
 
@@ -92,7 +93,9 @@ def de(
 
     Notes
     -----
-    A gene without variance after covariates has P = 1 and γ = 0.
+    A gene without variance after covariates has P = 1 and γ = 0, and so it has for the other groupings if, with
+    ``single=4``, some determine it. Units and offsets of covariates do not matter; one counts as determined by others
+    if they leave less than 1e-8 of its sum of squares (about its mean, where a covariate is constant).
 
     With ``single=1``, n, ρ and all moments are those of the grouping's own test. One pass gives the moments of the
     cells of every grouping and of the cells of none, and a test adds two of them up. With ``single=4``, S = X̃X̃ᵀ of
@@ -131,13 +134,12 @@ def de(
         raise NotImplementedError(msg)
     expression = expression_of(in_long_blocks(dt, "dt"), "dt")
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    covariate_gram = gram(covariates)
+    basis = as_they_are(covariates) if single == 4 and mpc > 0 else orthonormal_basis(covariates)
     inputs = AssociationInputs(
         as_rows(dg, "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK}),
         expression,
-        covariates,
-        covariate_gram,
-        expression.residuals(covariates, covariate_gram),
+        basis,
+        expression.residuals(basis.rows, basis.gram),
         loss_of_rank(dimreduce, expression.shape[0]),
     )
     with_alpha = not lowmem

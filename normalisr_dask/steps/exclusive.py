@@ -18,7 +18,7 @@ def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, wi
     groupings = inputs.groupings.rechunk({0: -1})
     labels = map_columns(kernels.exclusive_labels, groupings, height=1, dtype=np.int64)[0]
     n_groupings = groupings.shape[0]
-    n_genes, n_covariates = inputs.expression.shape[0], inputs.covariates.shape[0]
+    n_genes, n_covariates = inputs.expression.shape[0], inputs.basis.rows.shape[0]
     per_block = even_size(n_groupings, groupings_per_block or default_groupings_per_block(n_genes, n_covariates))
     parts = [
         _block(inputs, labels, first, min(per_block, n_groupings - first), with_alpha=with_alpha)
@@ -44,7 +44,7 @@ def default_groupings_per_block(n_genes: int, n_covariates: int) -> int:
 def _block(
     inputs: AssociationInputs, labels: da.Array, first: int, n_groupings: int, *, with_alpha: bool
 ) -> tuple[da.Array, da.Array, da.Array, da.Array, da.Array | None]:
-    covariates, genes = inputs.covariates, inputs.genes
+    covariates, genes = inputs.basis.rows, inputs.genes
     n_covariates = covariates.shape[0]
     counts = sum_of_vectors(
         kernels.group_counts,
@@ -55,20 +55,28 @@ def _block(
     )
     moments = inputs.expression.group_moments(Groups(labels, first, n_groupings, counts), covariates, genes)
     of_groupings = call_once(kernels.exclusive_groupings, counts, shape=(n_groupings, n_covariates + 2))
-    products = map_genes(kernels.exclusive_products, moments, shared=(counts,), shape=(2, n_groupings))
+    gene_fit = genes.first_fit.rechunk((moments.chunks[0], -1))
+    products = map_genes(
+        kernels.exclusive_products,
+        moments,
+        gene_fit,
+        shared=(counts,),
+        shape=(2, n_groupings),
+        rounding=inputs.expression.rounding,
+    )
     variance, degrees = of_groupings[:, 0], of_groupings[:, 1, None] - inputs.loss_of_rank
     is_testable = (variance[:, None] > 0) & (degrees > 0)
     covariance, gene_variance = (products[:, part].T * is_testable for part in (0, 1))
     alpha = None
     if with_alpha:
-        gene_fit = map_genes(
+        of_tests = map_genes(
             kernels.exclusive_coefficients,
             moments,
-            genes.fit.rechunk((moments.chunks[0], -1)),
+            gene_fit,
             shared=(counts,),
             shape=(n_groupings, n_covariates),
         )
         gamma = covariance / da.maximum(variance, np.finfo(float).tiny)[:, None]
-        alpha = gene_fit.transpose((1, 0, 2)) - gamma[:, :, None] * of_groupings[:, None, 2:]
-        alpha = alpha * is_testable[:, :, None]
+        alpha = of_tests.transpose((1, 0, 2)) - gamma[:, :, None] * of_groupings[:, None, 2:]
+        alpha = (alpha * is_testable[:, :, None]) @ inputs.basis.to_covariates
     return covariance, variance, gene_variance, da.maximum(degrees, 0.0), alpha

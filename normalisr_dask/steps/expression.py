@@ -39,11 +39,14 @@ class Residuals(NamedTuple):
     ----------
     fit : float64 (rows, q)
         Coefficients of the rows on the covariates.
+    first_fit : float64 (rows, q)
+        The same with rounding that the second pass removes, for what takes no second pass and fits residuals again.
     squares : float64 (rows, 3)
-        Sums of squares: of the residuals, about the mean, and raw.
+        Sums of squares: of the residuals, about the mean, and raw; 0 where only rounding is left.
     """
 
     fit: da.Array
+    first_fit: da.Array
     squares: da.Array
 
 
@@ -77,6 +80,10 @@ class Expression(Protocol):
     def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chunks of genes and cells."""
 
+    @property
+    def rounding(self) -> float:
+        """Share of a gene's raw sum of squares that rounding may leave in a sum of squares of its residuals."""
+
     def residuals(self, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
         """Free the genes of the covariates (q, cells)."""
 
@@ -84,7 +91,7 @@ class Expression(Protocol):
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes)."""
 
     def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
-        """Return Σ over each group's cells of ỹ C, ỹ and ỹ² of the residuals ỹ, (genes, groups · (q + 2))."""
+        """Return Σ over each group's cells of ỹ C, ỹ, ỹ² of residuals ỹ of the first fit, (genes, groups · (q + 2))."""
 
 
 def expression_of(values, name: str) -> "NormalisedForm | DenseForm":
@@ -122,14 +129,23 @@ def remove_covariates(rows: da.Array, covariates: da.Array, covariate_gram: da.A
     by_cell = {"covariates": covariates}
     products = sum_over_cells(association.row_products, rows, width=n_covariates + 1, by_cell=by_cell, name=name)
     fit = map_genes(coefficients, products[:, :-1], shared=(covariate_gram,), shape=(n_covariates,))
-    squares = sum_over_cells(
-        association.row_squares,
+    sums = sum_over_cells(
+        association.residual_sums,
         rows,
-        width=3,
+        width=n_covariates + 4,
         by_cell=by_cell,
         by_gene={"coefficients": fit, "mean": products[:, -1] / n_cells},
     )
-    return Residuals(fit, squares)
+    refined = map_genes(
+        association.refined_fit,
+        fit,
+        sums,
+        shared=(covariate_gram,),
+        shape=(n_covariates + 3,),
+        n_cells=n_cells,
+        name=name,
+    )
+    return Residuals(refined[:, :n_covariates], fit, refined[:, n_covariates:])
 
 
 @dataclass(frozen=True)
@@ -147,6 +163,11 @@ class DenseForm:
     def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chunks of genes and cells."""
         return self.array.chunks
+
+    @property
+    def rounding(self) -> float:
+        """Residuals are formed entry by entry."""
+        return association.ENTRY_ROUNDING
 
     def chosen(self, genes: NDArray[np.int64]) -> "DenseForm":
         """Return some genes, in one chunk of genes."""
@@ -174,7 +195,7 @@ class DenseForm:
             self.array,
             width=(groups.n_groupings + 1) * (covariates.shape[0] + 2),
             by_cell={"labels": groups.labels, "covariates": covariates},
-            by_gene={"coefficients": own.fit},
+            by_gene={"coefficients": own.first_fit},
             first=groups.first,
             n_groupings=groups.n_groupings,
         )
@@ -303,6 +324,11 @@ class NormalisedForm:
         return self.log_cpm.counts.chunks
 
     @property
+    def rounding(self) -> float:
+        """Sums of squares of residuals are differences of sums."""
+        return association.ROUNDING
+
+    @property
     def by_cell(self) -> Arrays:
         """What the kernels that make blocks of expression take of the cells."""
         return {"covariates": self.covariates, "cell_offset": self.log_cpm.cell_offset, "weights": self.weights}
@@ -372,8 +398,11 @@ class NormalisedForm:
         fit = map_genes(coefficients, products[:, :-1], shared=(covariate_gram,), shape=(n_covariates,))
         raw = self.fit[:, -1].rechunk((products.chunks[0],))
         removed = (fit * products[:, :-1]).sum(axis=1)
-        about_mean = raw - products[:, -1] ** 2 / n_cells
-        return Residuals(fit, da.stack([da.maximum(raw - removed, 0), about_mean, raw], axis=1).rechunk({1: -1}))
+        left, about_mean = (
+            da.map_blocks(association.more_than_rounding, part, self.rounding * raw, dtype=np.float64)
+            for part in (raw - removed, raw - products[:, -1] ** 2 / n_cells)
+        )
+        return Residuals(fit, fit, da.stack([left, about_mean, raw], axis=1).rechunk({1: -1}))
 
     def products(self, rows: da.Array, row_fit: da.Array, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes); one pass over the counts."""
@@ -411,7 +440,7 @@ class NormalisedForm:
             entries,
             self.fit.rechunk((*gene_chunks, -1)),
             self.gene_scaling.rechunk(gene_chunks),
-            own.fit.rechunk((*gene_chunks, -1)),
+            own.first_fit.rechunk((*gene_chunks, -1)),
             shared=(node_sums, groups.counts, self.scaling_range, zero_fit),
             shape=(n_groups * (n_tested + 1),),
         )

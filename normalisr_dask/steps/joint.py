@@ -26,12 +26,20 @@ def joint_moments(inputs: AssociationInputs, *, tolerance: float, with_alpha: bo
     )
     grouping_variance = call_once(kernels.joint_variance, inverse, shape=(n_groupings,), n_cells=n_cells)
     squares = genes.squares.rechunk((products.chunks[1], -1))
-    fit = map_genes(kernels.joint_fit, products.T, squares, shared=(inverse,), shape=(n_groupings + 1,)).T
+    fit = map_genes(
+        kernels.joint_fit,
+        products.T,
+        squares,
+        shared=(inverse, variance),
+        shape=(n_groupings + 1,),
+        n_cells=n_cells,
+        rounding=inputs.expression.rounding,
+    ).T
     is_estimable = (grouping_variance > 0)[:, None]
     gamma, unexplained = fit[:-1] * is_estimable, fit[-1] / n_cells
     degrees = call_once(
         association.degrees_of_freedom,
-        inputs.covariate_gram,
+        inputs.basis.gram,
         inputs.loss_of_rank,
         inverse[:1, -1],
         shape=(n_genes,),
@@ -42,6 +50,7 @@ def joint_moments(inputs: AssociationInputs, *, tolerance: float, with_alpha: bo
     if with_alpha:
         of_covariates = genes.fit.rechunk((products.chunks[1], -1)) - fit[:-1].T @ tested.fit.rechunk(-1)
         alpha = da.broadcast_to(of_covariates, (n_groupings, *of_covariates.shape)) * is_estimable[:, :, None]
+        alpha = alpha @ inputs.basis.to_covariates
     return Moments(
         covariance, grouping_variance, unexplained[None] + gamma * covariance, degrees[None], alpha, UNTESTABLE
     )
@@ -49,7 +58,7 @@ def joint_moments(inputs: AssociationInputs, *, tolerance: float, with_alpha: bo
 
 def component_moments(inputs: AssociationInputs, *, n_components: int, tolerance: float, with_alpha: bool) -> Moments:
     """Return the moments of each grouping with the top principal components of covariates and others as covariates."""
-    n_cells, genes, covariate_gram = inputs.n_cells, inputs.genes, inputs.covariate_gram
+    n_cells, genes, covariate_gram = inputs.n_cells, inputs.genes, inputs.basis.gram
     tested, gram, _, products = _joint_products(inputs)
     n_groupings, n_genes = products.shape
     n_covariates = covariate_gram.shape[0]
@@ -94,8 +103,8 @@ def component_moments(inputs: AssociationInputs, *, n_components: int, tolerance
 
 def _joint_products(inputs: AssociationInputs) -> tuple[Residuals, da.Array, da.Array, da.Array]:
     """Return fit and squares of the groupings, their Gram matrix, their variance, and their products with the genes."""
-    groupings = inputs.groupings.rechunk({0: -1})
-    tested = remove_covariates(groupings, inputs.covariates, inputs.covariate_gram, "dg")
+    groupings, basis = inputs.groupings.rechunk({0: -1}), inputs.basis
+    tested = remove_covariates(groupings, basis.rows, basis.gram, "dg")
     n_groupings, n_genes = groupings.shape[0], inputs.expression.shape[0]
     gram = da.blockwise(
         _gram_of_blocks,
@@ -106,7 +115,7 @@ def _joint_products(inputs: AssociationInputs) -> tuple[Residuals, da.Array, da.
         ("groupings", "squares"),
         tested.fit,
         ("groupings", "fit"),
-        inputs.covariate_gram,
+        basis.gram,
         ("row", "column"),
         new_axes={"others": n_groupings},
         concatenate=False,
@@ -117,7 +126,7 @@ def _joint_products(inputs: AssociationInputs) -> tuple[Residuals, da.Array, da.
     variance = map_genes(association.residual_variance, tested.squares, n_cells=inputs.n_cells) * has_two_values
     in_blocks = inputs.groupings
     fit_in_blocks = tested.fit.rechunk((in_blocks.chunks[0], -1))
-    products = inputs.expression.products(in_blocks, fit_in_blocks, inputs.covariates, inputs.genes)
+    products = inputs.expression.products(in_blocks, fit_in_blocks, basis.rows, inputs.genes)
     genes_per_block = max(1, PRODUCT_BYTES // (8 * max(1, n_groupings)))
     return tested, gram, variance, products.rechunk((-1, min(genes_per_block, max(1, n_genes))))
 

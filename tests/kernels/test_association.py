@@ -4,31 +4,43 @@ import numpy as np
 import pytest
 
 from normalisr_dask.kernels import association
+from normalisr_dask.kernels.linear_algebra import coefficients
 
 
-def squares(residual: float, about_mean: float, raw: float) -> np.ndarray:
-    return np.array([[residual, about_mean, raw]])
+def squares_of(rows: np.ndarray, covariates: np.ndarray) -> np.ndarray:
+    """Return the sums of squares of rows, with coefficients as a first pass over the cells gives them."""
+    n_cells, gram = rows.shape[1], covariates @ covariates.T
+    products = association.row_products(rows, covariates=covariates, name="dt")
+    fit = coefficients(products[:, :-1], gram)
+    sums = association.residual_sums(rows, coefficients=fit, mean=products[:, -1] / n_cells, covariates=covariates)
+    return association.refined_fit(fit, sums, gram, n_cells=n_cells, name="dt")[:, -3:]
 
 
 class TestVarianceThatIsLeft:
-    @pytest.mark.parametrize(
-        ("residual", "about_mean", "raw"), [(1.0, 2.0, 3.0), (1e-9, 1.0, 1.0), (1e-20, 1e-20, 1e-20), (1.0, 1.0, 1e20)]
-    )
-    def test_small_but_real(self, residual, about_mean, raw):
-        assert association.residual_variance(squares(residual, about_mean, raw), n_cells=10) == residual / 10
+    covariates = np.vstack([np.ones(4000), np.random.default_rng(0).normal(size=(2, 4000))])
+    noise = np.random.default_rng(1).normal(size=4000)
 
-    @pytest.mark.parametrize(
-        ("residual", "about_mean", "raw"), [(0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (1e-16, 1.0, 1.0), (1e-13, 1e-13, 1e17)]
-    )
-    def test_rounding(self, residual, about_mean, raw):
-        assert association.residual_variance(squares(residual, about_mean, raw), n_cells=10) == 0
+    @pytest.mark.parametrize(("offset", "size"), [(0, 1.0), (0, 1e-140), (1e5, 1.0), (1e5, 1e-5), (1e8, 1.0)])
+    def test_small_but_real(self, offset, size):
+        rows = offset + size * self.noise[None]
+        exact = self.noise - np.linalg.lstsq(self.covariates.T, self.noise)[0] @ self.covariates
+        found = association.residual_variance(squares_of(rows, self.covariates), n_cells=4000)
+        np.testing.assert_allclose(found, size**2 * np.mean(exact**2), rtol=1e-15 * offset / size + 1e-12)
+
+    @pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (0.1, 0, 0), (1e8, 0, 0), (3.7, 1.0, -2.5), (0, 1e5, 1e-3)])
+    def test_rounding(self, weights):
+        rows = (np.array(weights) @ self.covariates)[None]
+        assert association.residual_variance(squares_of(rows, self.covariates), n_cells=4000) == 0
 
     def test_whether_a_row_varies(self):
-        rows = np.array([[0.0] * 9, [0.1] * 9, [0.0] * 8 + [1.0], [1e8] * 8 + [1e8 + 1]])
-        found = association.row_squares(
-            rows, coefficients=np.zeros((4, 0)), mean=rows.mean(axis=1), covariates=np.empty((0, 9))
-        )
-        np.testing.assert_array_equal(association.varies(found), [False, False, True, True])
+        rows = np.repeat([[0.0], [0.1], [0.0], [1e8]], 90_000, axis=1)
+        rows[2:, -1] += 1
+        found = association.varies(squares_of(rows, np.empty((0, 90_000))))
+        np.testing.assert_array_equal(found, [False, False, True, True])
+
+    def test_values_too_large_to_be_squared(self):
+        with pytest.raises(ValueError, match="expected values of dt whose squares can be added up"):
+            squares_of(np.array([[1e200, 1.0]]), np.ones((1, 2)))
 
 
 def test_a_test_that_tells_nothing_is_defined():

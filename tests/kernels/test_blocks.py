@@ -123,7 +123,7 @@ CASES = {
     ),
     "remove_covariates": Case(normalisation.remove_covariates, EXPRESSION, ("coefficients", "covariates"), "block"),
     "row_products": Case(association.row_products, EXPRESSION, ("covariates",), "genes", {"name": "dt"}),
-    "row_squares": Case(association.row_squares, EXPRESSION, ("coefficients", "mean", "covariates"), "genes"),
+    "residual_sums": Case(association.residual_sums, EXPRESSION, ("coefficients", "mean", "covariates"), "genes"),
     "residual_products": Case(
         association.residual_products,
         EXPRESSION,

@@ -263,3 +263,19 @@ def test_stored_expression_is_read_by_the_tasks_and_gives_the_same(tmp_path, sid
     )
     assert_close(stored.dot, in_memory.dot.compute(), 1e-12)
     assert_close(stored.log10_pvalue, in_memory.log10_pvalue.compute(), 1e-9)
+
+
+@pytest.mark.parametrize("n_cells", [12, 3000])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_genes_that_covariates_determine_pair_with_none(offset, n_cells):
+    random = np.random.default_rng(n_cells)
+    covariates = np.vstack([random.normal(size=(2, n_cells)) + offset, np.ones(n_cells)])
+    covariates = np.vstack([covariates, 2 * covariates[0] - 3 * covariates[2]])
+    ones = np.ones(n_cells)
+    nothing = [0 * ones, 3.7 * ones, (1e8 + 0.3) * ones, 2.5 * covariates[1] - 0.7]
+    found = computed(np.vstack([*nothing, random.normal(size=(4, n_cells))]), covariates)
+    of_pairs = ~np.eye(8, dtype=bool)[:4]
+    np.testing.assert_array_equal(found.pvalue[:4][of_pairs], 1)
+    np.testing.assert_array_equal(found.dot[:4], 0)
+    np.testing.assert_array_equal(found.var[:4], 0)
+    assert (found.pvalue[4:, 4:][~np.eye(4, dtype=bool)] < 1).all()

@@ -235,3 +235,97 @@ class TestJointly:
     def test_a_method_that_normalisr_lacks_too(self, data, groupings):
         with pytest.raises(NotImplementedError, match="scipys"):
             nd.de(groupings, data.expression, data.covariates, single=4, method="scipys")
+
+
+def covariates_of(kind: str, n_cells: int, random: np.random.Generator) -> np.ndarray:
+    rows = np.vstack([np.ones(n_cells), random.normal(size=(2, n_cells))])
+    log_total = random.normal(9, 0.5, n_cells)
+    return {
+        "centred": rows,
+        "one that others determine": np.vstack([rows, 2 * rows[2] - 3 * rows[0]]),
+        "one twice": np.vstack([rows, rows[2]]),
+        "about 100": np.vstack([rows[1:] + 100, rows[:1]]),
+        "a number and its square": np.vstack([log_total, log_total**2, rows[:1]]),
+    }[kind]
+
+
+@pytest.mark.parametrize("single", [0, 1, 4])
+@pytest.mark.parametrize("n_cells", [40, 3000])
+@pytest.mark.parametrize(
+    "kind", ["centred", "one that others determine", "one twice", "about 100", "a number and its square"]
+)
+class TestNothingIsLeft:
+    """One rule in every mode: a gene that covariates determine has P = 1, γ = 0 and no variance."""
+
+    def found(self, kind: str, n_cells: int, single: int, seed: int) -> tuple[DifferentialExpression, int]:
+        """Return tests of the genes of which nothing is left, and the number of these; then two with noise."""
+        random = np.random.default_rng(seed)
+        covariates = covariates_of(kind, n_cells, random)
+        guide = random.integers(5, size=n_cells)
+        ones, noise = np.ones(n_cells), random.normal(size=(2, n_cells))
+        nothing = [0 * ones, 0.1 * ones, 3.7 * ones, (1e8 + 0.3) * ones, 2.5 * covariates[1] - 0.7]
+        if single == 1:  # in its own cells only
+            nothing += [np.where(guide < 2, 3.7, noise[0]), np.where(guide < 2, 1.3 * covariates[1] + 0.2, noise[0])]
+        small = [noise[0], 1e5 + noise[1]]
+        groupings = (guide == np.arange(1, 5)[:, None]).astype(np.float64)
+        genes = np.vstack(nothing + small)
+        (found,) = dask.compute(nd.de(groupings, genes, covariates, single=single, lowmem=False))
+        return found, len(nothing)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_p_is_1(self, kind: str, n_cells: int, single: int, seed: int):
+        found, n_nothing = self.found(kind, n_cells, single, seed)
+        tested = slice(0, 1) if single == 1 else slice(None)
+        np.testing.assert_array_equal(found.pvalue[tested, :n_nothing], 1)
+        np.testing.assert_array_equal(found.log10_pvalue[tested, :n_nothing], 0)
+        for name in ("gamma", "vart", "se"):
+            np.testing.assert_array_equal(getattr(found, name)[tested, :n_nothing], 0)
+
+    def test_noise_is_left(self, kind: str, n_cells: int, single: int):
+        found, n_nothing = self.found(kind, n_cells, single, 0)
+        assert (found.vart[:, n_nothing:] > 0.1).all()
+        assert (found.gamma[:, n_nothing:] != 0).all()
+
+
+class TestWhatOtherGroupingsDetermine:
+    """With single=4, the grouping that determines a gene has P = 0, and all others P = 1 and γ = 0."""
+
+    random = np.random.default_rng(0)
+    n_cells = 500
+    covariates = np.vstack([random.normal(size=(2, n_cells)), np.ones(n_cells)])
+    guides = random.multinomial(1, [0.4, 0.2, 0.2, 0.2], size=n_cells).T[1:].astype(np.float64)
+    copies = random.poisson(2, size=(30, n_cells)).astype(np.float64) * np.logspace(-3, 3, 30)[:, None]
+
+    def test_genes_that_groupings_determine(self):
+        genes = np.vstack(
+            [
+                2 * self.guides[1] + 3,
+                2 * self.guides[1] + self.covariates[0],
+                self.guides[0] + 2 * self.guides[2],
+                self.guides[0] + 1e-5 * self.guides[2],
+            ]
+        )
+        (found,) = dask.compute(nd.de(self.guides, genes, self.covariates, single=4))
+        effects = np.array([[0, 0, 1, 1], [2, 2, 0, 0], [0, 0, 2, 1e-5]])
+        np.testing.assert_array_equal(found.gamma[effects == 0], 0)
+        np.testing.assert_allclose(found.gamma[effects > 0], effects[effects > 0], rtol=1e-10)
+        np.testing.assert_array_equal(found.pvalue, effects == 0)
+        np.testing.assert_array_equal(found.vart[effects == 0], 0)
+
+    def test_at_an_offset_that_leaves_few_digits(self):
+        genes = 1e5 + 2 * self.guides[1:2] + self.covariates[0]
+        (found,) = dask.compute(nd.de(self.guides, genes, self.covariates, single=4))
+        np.testing.assert_allclose(found.pvalue, [[1], [0], [1]], atol=1e-3)
+        np.testing.assert_allclose(found.gamma, [[0], [2], [0]], atol=1e-9)
+
+    def test_among_many_of_any_size(self):
+        genes = 5 * self.copies[[3, 11, 29]] + self.covariates[0]
+        (found,) = dask.compute(nd.de(self.copies, genes, self.covariates, single=4))
+        np.testing.assert_array_equal(found.pvalue == 0, np.arange(30)[:, None] == [3, 11, 29])
+        assert set(np.unique(found.pvalue)) == {0.0, 1.0}
+
+    def test_a_little_noise_is_real(self):
+        genes = 2 * self.guides[1] + 1e-5 * self.random.normal(size=(50, self.n_cells))
+        (found,) = dask.compute(nd.de(self.guides, genes, self.covariates, single=4))
+        assert ((found.pvalue[[0, 2]] > 0) & (found.pvalue[[0, 2]] < 1)).all()
+        assert stats.kstest(found.pvalue[[0, 2]].ravel(), "uniform").pvalue > 1e-3
