@@ -65,19 +65,11 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
     Raises
     ------
     TypeError
-        If the values are none of the above.
+        If the values are none of the above, or no real numbers.
     ValueError
         If the values do not have two dimensions.
     """
-    if not hasattr(values, "shape") or not hasattr(values, "dtype"):
-        msg = (
-            f"expected {name} as a NumPy, SciPy sparse, Dask or Zarr array, found {type(values).__name__}; "
-            "for a count store use open_counts(path).matrix"
-        )
-        raise TypeError(msg)
-    if len(values.shape) != 2:
-        msg = f"expected {name} with 2 dimensions (rows, cells), found {len(values.shape)}"
-        raise ValueError(msg)
+    _check_matrix(values, name)
     if isinstance(values, da.Array):
         return values
     if isinstance(values, zarr.Array):
@@ -100,6 +92,22 @@ def as_matrix(values: Any, name: str, cell_chunks: tuple[int, ...] | None = None
     return _from_blocks(
         [columns_of(columns, cells) for cells in bounds], scipy.sparse.csc_array((0, 0), dtype=columns.dtype)
     )
+
+
+def _check_matrix(values: Any, name: str) -> None:
+    """Refuse what is no two-dimensional array of real numbers."""
+    if not hasattr(values, "shape") or not hasattr(values, "dtype"):
+        msg = (
+            f"expected {name} as a NumPy, SciPy sparse, Dask or Zarr array, found {type(values).__name__}; "
+            "for a count store use open_counts(path).matrix"
+        )
+        raise TypeError(msg)
+    if len(values.shape) != 2:
+        msg = f"expected {name} with 2 dimensions (rows, cells), found {len(values.shape)}"
+        raise ValueError(msg)
+    if np.dtype(values.dtype).kind not in "biuf":
+        msg = f"expected {name} of real numbers, found {values.dtype}"
+        raise TypeError(msg)
 
 
 def in_long_blocks(values: Any, name: str) -> Any:
@@ -158,10 +166,13 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
 
     Raises
     ------
+    TypeError
+        If the values are no array of real numbers.
     ValueError
-        If the number of cells differs.
+        If they do not have two dimensions, or the number of cells differs.
     """
-    if np.ndim(values) == 2 and values.shape[1] != like.shape[1]:
+    _check_matrix(values, name)
+    if values.shape[1] != like.shape[1]:
         msg = f"expected {name} with {like.shape[1]} cells (columns), found {values.shape[1]}"
         raise ValueError(msg)
     return as_matrix(values, name, like.chunks[1]).rechunk((-1, like.chunks[1]))

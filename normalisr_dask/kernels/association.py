@@ -117,9 +117,7 @@ def refined_fit(coefficients: Floats, sums: Floats, gram: Floats, *, n_cells: in
         If values are too large to be squared.
     """
     raw = sums[:, -1]
-    if not np.isfinite(raw).all():
-        msg = f"expected values of {name} whose squares can be added up, found a row with a sum of squares above 1e308"
-        raise ValueError(msg)
+    check_squares(raw, name)
     with_covariates = sums[:, :-4]
     correction = least_squares(with_covariates, gram)
     left = sums[:, -3] - np.einsum("rk,rk->r", correction, with_covariates)
@@ -131,6 +129,22 @@ def refined_fit(coefficients: Floats, sums: Floats, gram: Floats, *, n_cells: in
             raw,
         ]
     )
+
+
+def check_squares(squares: Floats, name: str) -> None:
+    """Refuse sums of squares that are too large for a floating-point number.
+
+    Raises
+    ------
+    ValueError
+        If one is; says that it was found in ``name``.
+    """
+    if not np.isfinite(squares).all():
+        msg = (
+            f"expected values of {name} whose squares can be added up, found a row with a sum of squares above 1e308; "
+            "give smaller units"
+        )
+        raise ValueError(msg)
 
 
 def more_than_rounding(squares: Floats, rounding: Floats) -> Floats:
@@ -250,6 +264,28 @@ def remaining_degrees(rank: Floats, loss_of_rank: Floats, *, n_cells: int) -> Fl
         )
         raise ValueError(msg)
     return np.asarray(degrees)
+
+
+def possible_loss(gram: Floats, loss_of_rank: Floats, *, n_cells: int) -> Floats:
+    """Return the loss of rank (genes,) if it leaves degrees of freedom of all cells; errors are the same without."""
+    degrees_of_freedom(gram, loss_of_rank, n_cells=n_cells)
+    return loss_of_rank
+
+
+def checked_loss(loss_of_rank: Floats) -> Floats:
+    """Return the loss of rank (genes,).
+
+    Raises
+    ------
+    ValueError
+        If one is negative, NaN or infinite.
+    """
+    is_possible = (loss_of_rank >= 0) & np.isfinite(loss_of_rank)
+    if not is_possible.all():
+        first = int(np.argmin(is_possible))
+        msg = f"expected dimreduce of 0 or more for every gene, found {loss_of_rank[first]:g} at gene {first}"
+        raise ValueError(msg)
+    return loss_of_rank
 
 
 class UntestableGroupingWarning(UserWarning):

@@ -15,7 +15,7 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.association import ROUNDING, more_than_rounding
+from normalisr_dask.kernels.association import ROUNDING, check_squares, more_than_rounding
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
 
@@ -159,6 +159,11 @@ def exclusive_products(moments: Floats, global_coefficients: Floats, counts: Flo
         From :func:`group_counts` (K + 1, (q + 1)²).
     rounding
         Share of Σ y² over the cells of a test that rounding may leave in Σ ỹ².
+
+    Raises
+    ------
+    ValueError
+        If values are too large to be squared.
     """
     grams, own, inverse, _ = _designs(counts)
     by_group = _by_group(moments, counts)
@@ -168,6 +173,7 @@ def exclusive_products(moments: Floats, global_coefficients: Floats, counts: Flo
     fitted = np.einsum("kij,kj->ki", inverse, own[:, -1, :-1])
     products = by_group[1:, :, -2] - np.einsum("kgi,ki->kg", with_covariates, fitted)
     of_residuals = of_tests[:, :, -1]
+    check_squares(of_residuals, "dt")
     removed = global_coefficients @ grams[:, :-1, :-1] + 2 * with_covariates
     raw = of_residuals + np.einsum("gi,kgi->kg", global_coefficients, removed)
     squares = of_residuals - np.einsum("kgi,kgi->kg", with_covariates @ inverse, with_covariates)

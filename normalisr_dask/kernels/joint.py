@@ -79,6 +79,8 @@ def estimable_inverse(gram: Floats, variance: Floats, *, tolerance: float) -> Fl
     scaled[is_empty] = scaled[:, is_empty] = 0.0
     factor, pivots, rank, _ = lapack.dpstrf(np.asfortranarray(scaled), tol=tolerance, overwrite_a=True)
     del scaled
+    if rank == 0:
+        return result
     taken = pivots[:rank] - 1
     inverse_factor, _ = lapack.dtrtri(factor[:rank, :rank])
     depends = np.triu(inverse_factor) @ factor[:rank, rank:]

@@ -11,6 +11,7 @@ from normalisr_dask.kernels import association as kernels
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.steps.covariates import Basis
 from normalisr_dask.steps.expression import Expression, Residuals, remove_covariates
+from normalisr_dask.validation import check_not_negative
 
 
 class AssociationInputs(NamedTuple):
@@ -150,8 +151,11 @@ def loss_of_rank(dimreduce, n_genes: int) -> da.Array:
     Raises
     ------
     ValueError
-        If there are neither one nor as many as genes.
+        If there are neither one nor as many as genes, or it is one below 0.
+        On compute: if one of a gene is below 0, NaN or infinite.
     """
     if np.ndim(dimreduce) == 0:
+        check_not_negative(float(dimreduce), "dimreduce")
         return da.full((n_genes,), float(dimreduce), chunks=-1)
-    return as_vector(dimreduce, "dimreduce", n_genes, "genes").astype(np.float64).rechunk(-1)
+    of_genes = as_vector(dimreduce, "dimreduce", n_genes, "genes").astype(np.float64).rechunk(-1)
+    return call_once(kernels.checked_loss, of_genes, shape=(n_genes,))

@@ -17,7 +17,7 @@ from normalisr_dask.results import Coexpression
 from normalisr_dask.steps.association import loss_of_rank
 from normalisr_dask.steps.covariates import orthonormal_basis
 from normalisr_dask.steps.expression import DenseForm, NormalisedForm, expression_of
-from normalisr_dask.validation import check_choice
+from normalisr_dask.validation import check_choice, check_count
 
 #: Share of entries that are stored, where the counts are not at hand to say it: of droplet data, about.
 DENSITY = 0.1
@@ -85,9 +85,11 @@ def coex(
 
     Raises
     ------
+    TypeError
+        If dt or dc is no array of real numbers.
     ValueError
-        If numbers of cells or genes differ, or ``dtype`` is another one.
-        On compute: if no degree of freedom is left, or a value is NaN or infinite.
+        If there are no genes, numbers of cells or genes differ, or ``dtype`` is another one.
+        On compute: if no degree of freedom is left, or a value is NaN or infinite or its square is.
 
     Notes
     -----
@@ -131,9 +133,13 @@ def correlations(dt, dc, bs: int = 0, *, dimreduce=0, dtype=np.float64, plan: Ti
     """Return the correlations of all gene pairs after covariates; lazy. Parameters and errors as of :func:`coex`."""
     precision = np.dtype(dtype)
     check_choice(precision.name, ("float64", "float32"), "dtype")
+    check_count(bs, "bs")
     dt = in_long_blocks(dt, "dt")
     expression = expression_of(dt, "dt")
     n_genes, n_cells = expression.shape
+    if n_genes == 0:
+        msg = "expected genes in dt to make pairs of, found none"
+        raise ValueError(msg)
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     basis = orthonormal_basis(covariates)
     genes = expression.residuals(basis.rows, basis.gram)

@@ -11,7 +11,7 @@ from normalisr_dask.steps.covariates import as_they_are, orthonormal_basis
 from normalisr_dask.steps.exclusive import exclusive_moments
 from normalisr_dask.steps.expression import expression_of
 from normalisr_dask.steps.joint import component_moments, joint_moments
-from normalisr_dask.validation import check_choice, check_not_negative, check_positive
+from normalisr_dask.validation import check_choice, check_count, check_not_negative, check_positive
 
 GROUPINGS_PER_BLOCK = 500
 METHODS = ("auto", "scipy", "scipys", "sklearn")
@@ -78,10 +78,12 @@ def de(
 
     Raises
     ------
+    TypeError
+        If dg, dt or dc is no array of real numbers.
     ValueError
         If numbers of cells or genes differ, or a keyword has an unknown value.
-        On compute: if no degree of freedom is left, a value is NaN or infinite, or a grouping for ``single=1`` has
-        other values than 0 and 1.
+        On compute: if no degree of freedom is left, a value is NaN or infinite or its square is, or a grouping for
+        ``single=1`` has other values than 0 and 1.
     NotImplementedError
         If ``method`` is "scipys", as in Normalisr.
 
@@ -127,6 +129,7 @@ def de(
     del nth, qr
     check_choice(single, (0, 1, 4), "single")
     check_choice(method, METHODS, "method")
+    check_count(bs, "bs")
     check_not_negative(mpc, "mpc")
     check_positive(tol, "tol")
     if method == "scipys":
@@ -143,7 +146,7 @@ def de(
         loss_of_rank(dimreduce, expression.shape[0]),
     )
     with_alpha = not lowmem
-    if single == 0:
+    if single == 0 or inputs.groupings.shape[0] == 0:
         moments = simple_moments(inputs, with_alpha=with_alpha)
     elif single == 1:
         moments = exclusive_moments(inputs, groupings_per_block=bs, with_alpha=with_alpha)

@@ -6,6 +6,7 @@ import numpy as np
 from normalisr_dask.graph.inputs import even_size
 from normalisr_dask.graph.layout import call_once, map_columns, map_genes, sum_of_vectors
 from normalisr_dask.kernels import exclusive as kernels
+from normalisr_dask.kernels.association import possible_loss
 from normalisr_dask.steps.association import AssociationInputs, Moments
 from normalisr_dask.steps.expression import Groups
 
@@ -64,7 +65,10 @@ def _block(
         shape=(2, n_groupings),
         rounding=inputs.expression.rounding,
     )
-    variance, degrees = of_groupings[:, 0], of_groupings[:, 1, None] - inputs.loss_of_rank
+    loss_of_rank = call_once(
+        possible_loss, inputs.basis.gram, inputs.loss_of_rank, shape=inputs.loss_of_rank.shape, n_cells=inputs.n_cells
+    )
+    variance, degrees = of_groupings[:, 0], of_groupings[:, 1, None] - loss_of_rank
     is_testable = (variance[:, None] > 0) & (degrees > 0)
     covariance, gene_variance = (products[:, part].T * is_testable for part in (0, 1))
     alpha = None

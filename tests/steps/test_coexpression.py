@@ -279,3 +279,18 @@ def test_genes_that_covariates_determine_pair_with_none(offset, n_cells):
     np.testing.assert_array_equal(found.dot[:4], 0)
     np.testing.assert_array_equal(found.var[:4], 0)
     assert (found.pvalue[4:, 4:][~np.eye(4, dtype=bool)] < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dt": np.empty((0, 9))}, "expected genes in dt to make pairs of, found none"),
+        ({"bs": -2}, "bs must be at least 0, not -2"),
+        ({"dimreduce": -1}, "dimreduce must be 0 or more, not -1"),
+    ],
+)
+@pytest.mark.parametrize("step", [nd.coex, lambda dt, dc, **options: nd.network(dt, dc, 0.1, **options)])
+def test_what_makes_no_pairs(step, change, message):
+    arguments = {"dt": np.eye(9), "dc": np.ones((1, 9))} | change
+    with pytest.raises(ValueError, match=message):
+        step(**arguments)

@@ -227,6 +227,9 @@ class TestBadInput:
             ({"dt": np.zeros((5, 8, 1))}, "expected dt with 2 dimensions (rows, cells), found 3"),
             ({"single": 2}, "single 2 is not one of"),
             ({"dimreduce": [0, 0]}, "expected dimreduce with one value for each of 5 genes, found shape (2,)"),
+            ({"dimreduce": -3}, "dimreduce must be 0 or more, not -3"),
+            ({"dimreduce": np.nan}, "dimreduce must be 0 or more, not nan"),
+            ({"bs": -2}, "bs must be at least 0, not -2"),
         ],
     )
     def test_shapes_and_choices(self, change: dict[str, Any], message: str):
@@ -234,9 +237,32 @@ class TestBadInput:
         with pytest.raises(ValueError, match=re.escape(message)):
             nd.de(**arguments)
 
-    def test_what_is_no_array(self):
-        with pytest.raises(TypeError, match=r"expected dt as a NumPy, SciPy sparse, Dask or Zarr array, found list"):
-            nd.de(self.groupings, self.expression.tolist(), self.covariates)
+    @pytest.mark.parametrize("name", ["dg", "dt", "dc"])
+    def test_what_is_no_array(self, name: str):
+        arguments = {"dg": self.groupings, "dt": self.expression, "dc": self.covariates}
+        arguments[name] = arguments[name].tolist()
+        with pytest.raises(TypeError, match=rf"expected {name} as a NumPy, .* or Zarr array, found list"):
+            nd.de(**arguments)
+
+    @pytest.mark.parametrize("name", ["dg", "dt", "dc"])
+    @pytest.mark.parametrize("kind", ["complex128", "<U32"])
+    def test_what_is_no_real_number(self, name: str, kind: str):
+        arguments = {"dg": self.groupings, "dt": self.expression, "dc": self.covariates}
+        arguments[name] = arguments[name].astype(kind)
+        with pytest.raises(TypeError, match=f"expected {name} of real numbers, found {kind}"):
+            nd.de(**arguments)
+
+    @pytest.mark.parametrize("lost", [-1.0, np.nan, np.inf])
+    def test_loss_of_rank_of_a_gene(self, lost: float):
+        result = nd.de(self.groupings, self.expression, self.covariates, dimreduce=[0, 0, 1, lost, 0])
+        with pytest.raises(ValueError, match=f"0 or more for every gene, found {lost:g} at gene 3"):
+            result.pvalue.compute()
+
+    @pytest.mark.parametrize("single", [0, 1, 4])
+    def test_values_too_large_to_be_squared(self, single: Literal[0, 1, 4]):
+        result = nd.de(self.groupings, 1e200 * self.expression, self.covariates, single=single)
+        with pytest.raises(ValueError, match="expected values of dt whose squares can be added up"):
+            result.pvalue.compute()
 
     @pytest.mark.parametrize("name", ["dg", "dt", "dc"])
     @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -237,6 +237,26 @@ class TestJointly:
             nd.de(groupings, data.expression, data.covariates, single=4, method="scipys")
 
 
+@pytest.mark.parametrize("options", [{"single": 0}, {"single": 1}, {"single": 4}, {"single": 4, "mpc": 2}], ids=str)
+class TestAtTheEdges:
+    def test_no_groupings_give_no_tests(self, data, groupings, options):
+        found = results(groupings[:0], data, **options)
+        n_genes, n_covariates = len(data.dense), len(data.covariates)
+        assert found.pvalue.shape == found.gamma.shape == found.vart.shape == (0, n_genes)
+        assert found.alpha.shape == (0, n_genes, n_covariates)
+
+    def test_more_lost_rank_than_cells(self, data, groupings, options):
+        n_cells = groupings.shape[1]
+        with pytest.raises(ValueError, match=f"rank loss 1000 and 1 for the grouping, found {n_cells} cells"):
+            results(groupings, data, dimreduce=1000, **options)
+
+    def test_no_grouping_can_be_tested(self, data, groupings, options, capfd):
+        with pytest.warns(UntestableGroupingWarning, match="4 of 4 groupings cannot be tested"):
+            found = results(np.zeros_like(groupings), data, **options)
+        np.testing.assert_array_equal(found.pvalue, 1)
+        assert capfd.readouterr() == ("", "")
+
+
 def covariates_of(kind: str, n_cells: int, random: np.random.Generator) -> np.ndarray:
     rows = np.vstack([np.ones(n_cells), random.normal(size=(2, n_cells))])
     log_total = random.normal(9, 0.5, n_cells)
