@@ -10,7 +10,7 @@ from normalisr_dask.graph.memory import task_allowance
 from normalisr_dask.planning import GenePairPlanner, one_pass_bytes
 
 N_GENES, ENTRIES_PER_CELL, N_COVARIATES = 20_000, 1_600, 4
-CELLS, WORKERS = (10_000, 1_000_000, 10_000_000), (2, 64, 1024)
+CELLS, WORKERS = (10_000, 1_000_000, 10_000_000), (2, 8, 64, 1024)
 MEMORY_LIMIT = 4_000_000_000
 COLUMNS = (
     "cells",
