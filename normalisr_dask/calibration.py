@@ -54,8 +54,8 @@ def calibrate(
     Returns
     -------
     dict
-        By family: ``tested``, the groupings that are no controls; ``control``, where there are any; ``permuted``, where
-        asked for.
+        By family: ``tested``, the groupings that are no controls; ``control``, where any are tested; ``permuted``,
+        where asked for.
 
     Notes
     -----
@@ -74,7 +74,11 @@ def calibrate(
     if permutations:
         seeds = np.random.SeedSequence(seed).spawn(permutations)
         histograms[PERMUTED] = add_histograms([_permuted(tests, rows, child, rows_at_a_time) for child in seeds])
-    return {family: _calibration(of_tests) for family, of_tests in histograms.items()}
+    return {
+        family: _calibration(of_tests)
+        for family, of_tests in histograms.items()
+        if of_tests.n_tests or family == TESTED
+    }
 
 
 def _permuted(

@@ -25,8 +25,10 @@ from normalisr_dask.cli import display
 from normalisr_dask.cli.app import OVERVIEW, app
 from normalisr_dask.cli.messages import describe, one_line_warnings
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, OtherGroupings, QualityOptions, ScreenOptions
+from normalisr_dask.cli.run_work import inflation_text
 from normalisr_dask.cluster import ClusterSettings
 from normalisr_dask.pipeline import RunSettings
+from normalisr_dask.summary import FamilyInflation
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
@@ -493,3 +495,11 @@ class TestDisplay:
         last = [line.strip() for line in screen.getvalue().replace("\x1b", "\n").splitlines()]
         assert any("Quality control|1/1|kept all (earlier, in 3.0 s)" in line for line in last)
         assert any("Differential expression|300/300|no hits" in line for line in last)
+
+
+@pytest.mark.parametrize(
+    ("n_tests", "expected"),
+    [(3, "6.458 over 3 tests of controls (too few to judge by)"), (1200, "6.458 over 1,200 tests of controls")],
+)
+def test_inflation_over_few_tests_is_said_to_be_so(n_tests: int, expected: str):
+    assert inflation_text(FamilyInflation("control", n_tests, 6.4581)) == expected

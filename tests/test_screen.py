@@ -413,6 +413,18 @@ class TestCalibration:
             zip(*(found[name].values.tolist() for name in ("family", "n_tests", "inflation")), strict=True)
         )
 
+    def test_families_without_tests_are_left_out(
+        self, run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
+    ) -> None:
+        controls = tuple(name for name in simulated.grouping_names if name.startswith("control"))
+        first, genes = simulated.grouping_names[0], open_counts(run_settings.store).genes[:200]
+        assert first not in controls
+        pd.DataFrame({"guide": first, "gene": genes}).to_csv(tmp_path / "pairs.csv", index=False)
+        summary = run(replace(run_settings, pairs=str(tmp_path / "pairs.csv"), control=controls), client)
+        (family,) = summary.calibration
+        assert family.family == "tested"
+        assert 0 < family.n_tests <= 200
+
     def test_permutations_are_seeded_and_their_number_may_change(
         self, run_settings: RunSettings, tmp_path: Path, client: Client
     ) -> None:

@@ -18,10 +18,12 @@ from normalisr_dask.pipeline import HIT_QVALUE, TITLES, plan, stage_titles
 from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.settings import RunSettings
-from normalisr_dask.summary import RunSummary
+from normalisr_dask.summary import FamilyInflation, RunSummary
 from normalisr_dask.wording import amount, duration
 
 GROUPINGS_SHOWN = 10
+#: Below so many tests, genomic inflation is uncertain by a quarter or more.
+FEW_TESTS = 100
 FAMILIES = {"tested": "tests", "control": "tests of controls", "permuted": "tests of permuted cells"}
 
 
@@ -136,11 +138,9 @@ def _print_summary(summary: RunSummary) -> None:
     if summary.groupings:
         n_hits = sum(grouping.n_hits for grouping in summary.groupings)
         facts["hits"] = f"{n_hits:,} at Q ≤ {HIT_QVALUE} in {len(summary.groupings):,} groupings"
-    if summary.calibration:
-        facts["inflation"] = "; ".join(
-            f"{family.inflation:.3f} over {family.n_tests:,} {FAMILIES[family.family]}"
-            for family in summary.calibration
-        )
+    calibrated = [inflation_text(family) for family in summary.calibration if family.n_tests]
+    if calibrated:
+        facts["inflation"] = "; ".join(calibrated)
     if summary.edges is not None:
         facts["edges"] = f"{summary.edges:,}"
     facts |= {
@@ -152,6 +152,12 @@ def _print_summary(summary: RunSummary) -> None:
     _print_groupings(summary)
     _print_levels(summary)
     print_facts("", facts)
+
+
+def inflation_text(family: FamilyInflation) -> str:
+    """Return the inflation of a family of tests, and whether these are few for it."""
+    told = f"{family.inflation:.3f} over {family.n_tests:,} {FAMILIES[family.family]}"
+    return f"{told} (too few to judge by)" if family.n_tests < FEW_TESTS else told
 
 
 def _print_groupings(summary: RunSummary) -> None:
