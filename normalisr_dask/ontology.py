@@ -216,8 +216,16 @@ def _web_query(conversion: tuple[str, ...]) -> tuple[str, str, str]:
 def _from_web(names: Sequence[str], name_from: str, name_to: str, species: str) -> dict[str, str]:
     """Ask MyGene.info; of several answers to a name the one with the highest score counts."""
     _check_installed(biothings_client, "biothings-client", "conversion of gene names by web service", "go-web")
-    client: Any = biothings_client.get_client("gene")
-    answers = client.querymany(sorted(set(names)), scopes=name_from, fields=name_to, species=species)
+    try:
+        client: Any = biothings_client.get_client("gene")
+        answers = client.querymany(sorted(set(names)), scopes=name_from, fields=name_to, species=species)
+    except Exception as error:  # of one of the libraries that biothings-client may ask with
+        msg = (
+            f"MyGene.info cannot be asked for annotation IDs of gene names ({type(error).__name__}: {error}); leave "
+            "out the conversion by web service, since the annotations' own symbols and synonyms serve too, or give a file "
+            "of gene names and annotation IDs"
+        )
+        raise ConnectionError(msg) from error
     found = {}
     for answer in sorted(answers, key=lambda answer: answer.get("_score", 0.0)):
         identifier = answer

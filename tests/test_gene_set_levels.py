@@ -329,3 +329,10 @@ class TestCommandLine:
         assert told.exit_code == 2
         assert told.stderr.count("\n") == 1
         assert "genes.gaf, line 1: expected a tag and its value" in told.stderr
+
+    def test_levels_without_files_are_refused(self, inputs, tmp_path):
+        arguments = ["run", str(inputs / "counts.zarr"), "-o", str(tmp_path / "out"), "--coex", "--go-levels", "2"]
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 2
+        assert "--go-levels says how many gene sets to remove, which needs" in told.stderr
+        assert not (tmp_path / "out").exists()

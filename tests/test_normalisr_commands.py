@@ -278,6 +278,31 @@ class TestStores:
         n_covariates = read_matrix(tmp_path / "cov.tsv").shape[0]
         assert read_matrix(tmp_path / "effects.tsv").shape == (design.shape[0] * counts.shape[0], n_covariates)
 
+    def test_weights_and_scales_may_be_stores(self, chains, tmp_path):
+        text, stores = chains
+        for name in ("lcpm.zarr", "lcpm_kept.zarr"):
+            shutil.copytree(stores / name, tmp_path / name)
+        for name in ("cov_norm.tsv", "cells_qc.txt", "cells_kept.txt", "cov_kept.tsv", "scale.tsv"):
+            shutil.copy(text / name, tmp_path)
+        run_ours(
+            tmp_path,
+            [
+                "fitvar lcpm.zarr cov_norm.tsv weights.zarr",
+                "qc_outlier weights.zarr cells_qc.txt kept.txt --outrate 0.03",
+                "subset weights.zarr weights_kept.zarr -c cells_qc.txt kept.txt",
+                "normvar lcpm_kept.zarr weights_kept.zarr cov_kept.tsv scale.tsv exp.tsv cov_exp.tsv",
+            ],
+        )
+        assert (tmp_path / "kept.txt").read_text() == (text / "cells_kept.txt").read_text()
+        found = zarr.open_array(tmp_path / "weights_kept.zarr", mode="r")[...].ravel()
+        np.testing.assert_allclose(found, read_matrix(text / "weights_kept.tsv.gz").ravel(), rtol=1e-6)
+        np.testing.assert_allclose(read_matrix(tmp_path / "exp.tsv"), read_matrix(text / "exp.tsv.gz"), atol=1e-6)
+
+    def test_expression_is_no_counts(self, chains, tmp_path):
+        names = (chains[1] / "genes.txt", chains[1] / "cells.txt", tmp_path / "g", tmp_path / "c")
+        stderr = error_line(invoke("qc_reads", chains[1] / "lcpm.zarr", *names))
+        assert "holds expression made of counts, expected the counts themselves: they are at" in stderr
+
     def test_on_a_cluster(self, chains, two_workers, tmp_path):
         text, stores = chains
         cluster = f"--scheduler {two_workers.scheduler_address}"

@@ -93,6 +93,14 @@ class TestItIsNormalisrs:
             assert service.asked == asked == {"scopes": "symbol", "fields": "ids.of", "species": "human"}
         assert_same_table(found.goe, published[0])
 
+    def test_a_web_service_that_does_not_answer(self, files, monkeypatch):
+        """Really asked, at an address where nothing listens."""
+        for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+            for name in (proxy, proxy.upper()):
+                monkeypatch.setenv(name, "http://127.0.0.1:9")
+        with pytest.raises(ConnectionError, match=r"MyGene.info cannot be asked .*; leave out the conversion by web"):
+            goe(files, conversion=oracles.CONVERSION)
+
 
 class TestGeneNames:
     def test_all_ways_lead_to_the_same(self, files, tmp_path):

@@ -171,8 +171,11 @@ def run(
         ),
     ] = None,
     go_levels: Annotated[
-        int, typer.Option(metavar="N", min=0, help="With --go: how many gene sets to remove, one after the other.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="With --go: how many gene sets to remove, one after the other.", show_default="5"
+        ),
+    ] = None,
     go_names: Annotated[
         str | None,
         typer.Option(

@@ -39,12 +39,15 @@ def run(
     qcut: float,
     coex_store: Literal["all", "edges"],
     go: tuple[str, str] | None,
-    go_levels: int,
+    go_levels: int | None,
     go_names: str | None,
     report: bool,
     dry_run: bool,
 ) -> None:
     """Run the pipeline, or print its plan."""
+    if go is None and go_levels is not None:
+        msg = "--go-levels says how many gene sets to remove, which needs the files they are found in: --go OBO GAF"
+        raise ValueError(msg)
     settings = RunSettings(
         store=store,
         output=output,
@@ -55,7 +58,7 @@ def run(
         qcut=qcut,
         coex_store=coex_store,
         go=go,
-        go_levels=go_levels,
+        **({} if go_levels is None else {"go_levels": go_levels}),
         go_names=go_names,
     )
     cluster_settings = settings_of(cluster)

@@ -122,6 +122,8 @@ class Files:
             return Matrix(counts.matrix, counts)
         if is_zarr(name):
             opened = _open_zarr(name)
+            if isinstance(opened, zarr.Array) and opened.ndim == 1:  # weights, as a command has written them: a row
+                return Matrix(da.from_array(np.asarray(opened[...])[np.newaxis], chunks=-1))
             if isinstance(opened, zarr.Array):
                 return Matrix(by_columns(_two_dimensional(opened, name), _place(name)))
             stored = read_expression(_place(name))

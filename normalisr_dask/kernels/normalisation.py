@@ -61,7 +61,8 @@ def row_sums(rows: Floats) -> Floats:
 
 def squares_about(rows: Floats, *, mean: Floats) -> Floats:
     """Return Σ_cells (row − mean)² of each row, (q, 1)."""
-    return np.asarray(((rows - mean[:, None]) ** 2).sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused by what counts them
+        return np.asarray(((rows - mean[:, None]) ** 2).sum(axis=1, keepdims=True))
 
 
 def standardise(rows: Floats, *, kinds: Floats) -> Floats:

@@ -91,6 +91,8 @@ def gotop(
 def _degrees(net, n_genes: int) -> da.Array:
     """Return the number of edges of every gene (genes,), lazy."""
     kind = np.dtype(getattr(net, "dtype", object)).kind
+    if kind == "f" and isinstance(net, np.ndarray) and np.isin(net, (0, 1)).all():  # as np.loadtxt reads a network
+        net, kind = net.astype(bool), "b"
     if kind not in "bui":
         msg = (
             "expected net as an array of booleans, as from binnet, or of numbers of edges, found "

@@ -282,6 +282,9 @@ def _check_metadata(path: str | Path, metadata: Any) -> None:
     """Refuse a store of ours that is of another version, was not finished, or does not say what it holds."""
     if not isinstance(metadata, dict):
         raise _damaged(path, f"zarr.json holds {metadata!r} for {METADATA_KEY}, expected a table of its metadata")
+    if "expression" in metadata:
+        msg = f"{path} holds expression made of counts, expected the counts themselves: they are at {path}/counts"
+        raise ValueError(msg)
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         msg = f"{path} is a count store of format version {version}, expected {FORMAT_VERSION}; ingest it again"

@@ -113,9 +113,15 @@ class TestGotop:
         with pytest.raises(ValueError, match=r"one value for each of 60 genes, found shape \(59,\)"):
             nd.gotop(np.ones(59, dtype=int), SYMBOLS, files.terms, files.annotations, n=5)
 
+    def test_a_network_read_from_text_is_one(self, files, network):
+        expected = nd.gotop(network, SYMBOLS, files.terms, files.annotations, n=5)
+        found = nd.gotop(network.astype(float), SYMBOLS, files.terms, files.annotations, n=5)
+        assert found.principals == expected.principals
+        assert found.gotop == expected.gotop
+
     def test_p_values_in_place_of_a_network_are_refused(self, files, network):
         with pytest.raises(TypeError, match=r"expected net as an array of booleans, .* found float64"):
-            nd.gotop(network.astype(float), SYMBOLS, files.terms, files.annotations, n=5)
+            nd.gotop(network * 0.5, SYMBOLS, files.terms, files.annotations, n=5)
         with pytest.raises(TypeError, match=r"expected net .* found list"):
             nd.gotop(network.tolist(), SYMBOLS, files.terms, files.annotations, n=5)
 
