@@ -222,8 +222,8 @@ def _from_web(names: Sequence[str], name_from: str, name_to: str, species: str) 
     except Exception as error:  # of one of the libraries that biothings-client may ask with
         msg = (
             f"MyGene.info cannot be asked for annotation IDs of gene names ({type(error).__name__}: {error}); leave "
-            "out the conversion by web service, since the annotations' own symbols and synonyms serve too, or give a file "
-            "of gene names and annotation IDs"
+            "out the conversion by web service, since the annotations' own symbols and synonyms serve too, or give a "
+            "file of gene names and annotation IDs"
         )
         raise ConnectionError(msg) from error
     found = {}

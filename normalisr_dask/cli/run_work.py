@@ -58,7 +58,7 @@ def run(
         qcut=qcut,
         coex_store=coex_store,
         go=go,
-        **({} if go_levels is None else {"go_levels": go_levels}),
+        go_levels=RunSettings.go_levels if go_levels is None else go_levels,
         go_names=go_names,
     )
     cluster_settings = settings_of(cluster)
