@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anndata
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -71,13 +72,60 @@ def test_a_store_is_read_in_one_pass(counts, cells, tmp_path: Path, cells_per_bl
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "plate"}, "no column 'plate' in the table of cells; there is 'donor', 'cell_type', 'age', 'depth'"),
-        ({"by": []}, "no column nothing"),
+        ({"by": "plate"}, "no column 'plate' in the table of cells; there is 'donor', 'cell_type', 'age', 'depth', "),
+        ({"by": []}, "expected one column or more to group cells by, found none; there is 'donor'"),
+        ({"by": ["donor", "donor"]}, "by names the column 'donor' more than once"),
+        ({"by": "n_cells"}, "the table of samples has a column 'n_cells' of its own"),
+        ({"by": "plate_number"}, "two samples by 'plate_number' would have the name '1'"),
+        ({"by": ["joined", "rest"]}, r"two samples by 'joined', 'rest' would have the name 'a\|b\|c'"),
         ({"by": "donor", "obs": None}, "a row for each of 110 cells, found none"),
         ({"by": "donor", "min_cells": 99}, "no sample by 'donor' has 99 cells; the largest of 3 has"),
         ({"by": "donor", "min_cells": 0}, "min_cells must be at least 1"),
     ],
 )
 def test_bad_input_is_refused(counts, cells, options: dict, message: str) -> None:
+    number = np.arange(len(cells)) % 2
+    cells = cells.assign(
+        n_cells=1,
+        plate_number=pd.Series([1, "1"], dtype=object).to_numpy()[number],
+        joined=np.array(["a|b", "a"])[number],
+        rest=np.array(["c", "b|c"])[number],
+    )
     with pytest.raises(ValueError, match=message):
         pseudobulk(counts, **({"obs": cells} | options))
+
+
+def test_columns_of_cells_are_named_once(counts, cells) -> None:
+    with pytest.raises(ValueError, match="the table of cells names the column 'age' more than once"):
+        pseudobulk(counts, "donor", obs=cells.rename(columns={"depth": "age"}))
+
+
+@pytest.mark.parametrize(("value", "written"), [(2.5, "2.5"), (-1.0, "-1.0"), (np.nan, "nan"), (np.inf, "inf")])
+@pytest.mark.parametrize(
+    "form", [np.asarray, scipy.sparse.csr_array, scipy.sparse.csc_array, lambda x: da.from_array(x, chunks=(40, 13))]
+)
+def test_what_is_no_count_is_refused(counts, cells, form, value: float, written: str) -> None:
+    wrong = counts.astype(float)
+    wrong[3, 101] = value
+    with pytest.raises(ValueError, match=rf"expected counts .*, found {written} for gene 3, cell 101 \(counted from 0"):
+        pseudobulk(form(wrong), "donor", obs=cells)
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array, scipy.sparse.csc_array])
+def test_anndata_is_taken_cells_by_genes(counts, cells, form) -> None:
+    var = pd.DataFrame(index=[f"g{j}" for j in range(counts.shape[0])])
+    samples = pseudobulk(anndata.AnnData(form(counts.T), obs=cells, var=var), ["donor", "cell_type"])
+    expected = pseudobulk(counts, ["donor", "cell_type"], obs=cells)
+    np.testing.assert_array_equal(samples.X, expected.X)
+    pd.testing.assert_frame_equal(samples.obs, expected.obs)
+    assert samples.var_names.tolist() == var.index.tolist()
+
+
+def test_anndata_must_have_its_counts_at_hand(counts, cells, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected AnnData in memory with counts as X, found one without X"):
+        pseudobulk(anndata.AnnData(obs=cells), "donor")
+    anndata.AnnData(counts.T, obs=cells.drop(columns="donor")).write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(TypeError, match=r"found one that lies in .*a\.h5ad; ingest makes a store"):
+        pseudobulk(backed, "cell_type")
+    backed.file.close()

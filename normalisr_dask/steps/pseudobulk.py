@@ -23,6 +23,11 @@ def sum_cells(counts: da.Array, groups: NDArray[np.int64], n_groups: int) -> Del
     n_groups
         Number of groups.
 
+    Raises
+    ------
+    ValueError
+        If a value is no count; raised by the task that reads it.
+
     Notes
     -----
     One pass. Memory: a block of cells a task, and a few sparse sums of no more entries than the result.
@@ -30,7 +35,8 @@ def sum_cells(counts: da.Array, groups: NDArray[np.int64], n_groups: int) -> Del
     if len(counts.chunks[0]) > 1:
         counts = counts.rechunk({0: -1})
     read, source, new_axes = block_source(counts, GENES, counts.chunks[1])
-    by_cell = {"groups": da.from_array(groups, chunks=(counts.chunks[1],))}
+    numbers = {"groups": groups, "cell_index": np.arange(groups.size)}
+    by_cell = {name: da.from_array(values, chunks=(counts.chunks[1],)) for name, values in numbers.items()}
     names, arguments = aligned([(by_cell, CELLS, counts.chunks[1])])
     call = BlockCall(group_sums, names, (*source, *arguments), {"n_groups": n_groups}, read, len(source) // 2, new_axes)
     # one sum of (groups, genes) for every chunk of cells
