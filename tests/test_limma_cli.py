@@ -114,6 +114,22 @@ def test_every_coefficient_is_tested_by_default(samples: Path, folder: Path) -> 
     assert table["contrast"].unique().tolist() == ["arm_treated", "cell_type_T"]
 
 
+def test_contrasts_may_have_any_names_and_be_equal(samples: Path, folder: Path) -> None:
+    names = ["levels", "contrasts", "contrasts_args", "T cells", "2*arm_treated"]
+    done = CliRunner().invoke(
+        app,
+        [str(word) for word in ("vooma", samples, "--design", "~ arm", "-o", folder / "named")]
+        + [f"--contrast={name} = arm_treated" for name in names[:-1]]
+        + [f"--contrast={names[-1]}", *SMALL_CLUSTER],
+    )
+    assert done.exit_code == 0, done.stderr
+    table = pd.read_parquet(folder / "named" / "top_table.parquet").set_index(["contrast", "gene"])["log_fc"]
+    assert table.index.get_level_values(0).unique().tolist() == names
+    effects = table.unstack(0)
+    for name in names[:-1]:
+        np.testing.assert_allclose(effects[names[-1]], 2 * effects[name], rtol=1e-12)
+
+
 def error_of(*arguments: object) -> str:
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert done.exit_code == 2
@@ -132,6 +148,13 @@ def test_what_is_wrong_is_said_in_one_line(samples: Path, folder: Path) -> None:
     store = folder / "counts.zarr"
     message = error_of("pseudobulk", store, folder / "b.h5ad", "--by", "plate", *SMALL_CLUSTER)
     assert "no column 'plate' in the table of cells" in message
+    message = error_of("pseudobulk", store, folder / "b.h5ad", "--by", "donor,donor", *SMALL_CLUSTER)
+    assert "error: by names the column 'donor' more than once" in message
+    contrast = ("~ arm", "--contrast", "A=arm_treated", "--contrast")
+    assert "two contrasts (--contrast) have the name 'A'; give each" in error_of(*vooma, *contrast, "A=-arm_treated")
+    assert "two contrasts (--contrast) have the name 'B'" in error_of(*vooma, "~ 1", "--contrast=B", "--contrast=B")
+    assert "--contrast '=arm_treated' lacks a name or an expression" in error_of(*vooma, *contrast, "=arm_treated")
+    assert "--contrast 'B= ' lacks a name or an expression" in error_of(*vooma, *contrast, "B= ")
     assert not (folder / "new").exists()
     assert not list(folder.glob(".*partial*"))
 

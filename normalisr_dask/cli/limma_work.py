@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def vooma(
     if not Path(data).exists():
         msg = f"there is no file or store at {data}"
         raise FileNotFoundError(msg)
+    expressions = _named_contrasts(contrasts)
     target = Path(output)
     partial = _draft(target, overwrite=overwrite)
     samples = read_expression(data, layer).samples
@@ -94,7 +95,7 @@ def vooma(
             layer=layer,
         )
     fit["coef_names"] = plain_names(fit["coef_names"])
-    tested = e_bayes(_contrasted(fit, contrasts), trend=trend, robust=robust)
+    tested = e_bayes(_contrasted(fit, expressions), trend=trend, robust=robust)
     table = _long_table(tested, leave_out_intercept=not contrasts)
     partial.mkdir(parents=True)
     table.to_parquet(partial / "top_table.parquet", index=False)
@@ -122,14 +123,29 @@ def plain_names(names: Sequence[str]) -> list[str]:
     return plain
 
 
-def _contrasted(fit: LinearFit, contrasts: Sequence[str]) -> Any:
-    if not contrasts:
-        return fit
-    named: dict[str, str] = {}
+def _named_contrasts(contrasts: Sequence[str]) -> dict[str, str]:
+    """Return the expression of each contrast by its name, which is the expression itself where it has none."""
+    expressions: dict[str, str] = {}
     for text in contrasts:
-        name, equals, expression = text.partition("=")
-        named[name.strip() if equals else text.strip()] = expression if equals else text
-    return contrasts_fit(fit, make_contrasts(levels=fit["coef_names"], **named))
+        before, equals, after = (part.strip() for part in text.partition("="))
+        name, expression = (before, after) if equals else (before, before)
+        if not name or not expression:
+            msg = f"--contrast {text!r} lacks a name or an expression: expected 'NAME=treated - control' or no NAME="
+            raise ValueError(msg)
+        if name in expressions:
+            msg = f"two contrasts (--contrast) have the name {name!r}; give each its own, as NAME={expression}"
+            raise ValueError(msg)
+        expressions[name] = expression
+    return expressions
+
+
+def _contrasted(fit: LinearFit, expressions: Mapping[str, str]) -> Any:
+    if not expressions:
+        return fit
+    levels = fit["coef_names"]
+    # one by one: as keywords, contrasts could not have the names of make_contrasts' own parameters
+    columns = {name: make_contrasts(text, levels=levels).iloc[:, 0] for name, text in expressions.items()}
+    return contrasts_fit(fit, pd.DataFrame(columns))
 
 
 def _long_table(fit: Any, *, leave_out_intercept: bool) -> pd.DataFrame:
