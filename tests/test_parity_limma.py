@@ -164,6 +164,43 @@ def test_outliers_of_variance(with_gaps: np.ndarray) -> None:
         assert_same(limma.e_bayes(ours, **options), pylimma.e_bayes(theirs, **options))
 
 
+@pytest.mark.parametrize(
+    "trend",
+    [
+        np.where(np.arange(N_GENES) < 90, 0.0, PREDICTOR),
+        np.round(PREDICTOR),
+        np.repeat([0.0, 1.0, 2.0, 7.0], [90, 20, 60, 30]),
+        np.zeros(N_GENES),
+    ],
+    ids=["tied in the middle", "rounded", "tied at an end", "all tied"],
+)
+def test_trends_over_tied_values(expression: np.ndarray, trend: np.ndarray) -> None:
+    ours, theirs = both("lm_fit", expression, DESIGN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both warn of ties at an end, in other words
+        for options in ({}, {"robust": True}):
+            found, expected = (
+                module.e_bayes(fit, trend=trend, **options) for module, fit in ((limma, ours), (pylimma, theirs))
+            )
+            assert_same(found, expected)
+
+
+@pytest.mark.parametrize("n_genes", [4, 5, 6, 7])
+@pytest.mark.parametrize("span", [None, 0.3, 0.5])
+def test_trends_of_few_genes(expression: np.ndarray, n_genes: int, span: float | None) -> None:
+    ours, theirs = both("lm_fit", expression[:n_genes], DESIGN)
+    options = {"trend": True, "legacy": False, "span": span}
+    assert_same(limma.e_bayes(ours, **options), pylimma.e_bayes(theirs, **options))
+
+
+def test_an_infinite_predictor_is_refused(expression: np.ndarray) -> None:
+    predictor = np.where(np.arange(N_GENES) == 7, np.inf, PREDICTOR)
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        pylimma.vooma_lm_fit(expression, DESIGN, predictor=predictor)
+    with pytest.raises(ValueError, match="found NaN or infinity, first in gene in row 7"):
+        limma.vooma_lm_fit(expression, DESIGN, predictor=predictor)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("use", [(), ("block",), ("sample_weights",), ("block", "sample_weights")])
 def test_the_bladder_cancers(real_data: Path, use: tuple[str, ...]) -> None:

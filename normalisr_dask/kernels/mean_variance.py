@@ -23,7 +23,7 @@ def fit_with_facts(
     Returns
     -------
     float64 (genes, 2 p + 2 + `N_FACTS`): the fit; mean of the observed values, number of values that are not NaN,
-    number of infinite ones, mean of the predictor, and number of values whose predictor is NaN.
+    number of infinite ones, mean of the predictor, and number of places where it is infinite, or NaN beside a value.
     """
     facts = np.zeros((expression.shape[0], N_FACTS))
     is_known = ~np.isnan(expression)
@@ -33,7 +33,7 @@ def fit_with_facts(
     if predictor is not None:
         has_predictor = ~np.isnan(predictor)
         facts[:, 3] = _known_means(predictor, has_predictor)
-        facts[:, 4] = (is_known & ~has_predictor).sum(axis=1)
+        facts[:, 4] = (np.isinf(predictor) | (is_known & ~has_predictor)).sum(axis=1)
     fits = fit_rows(expression, weights, design=design, blocks=blocks, correlation=correlation)
     return np.hstack([fits, facts])
 

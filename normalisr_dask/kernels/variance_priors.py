@@ -85,12 +85,20 @@ def finite_covariate(covariate: Floats) -> Floats:
 
 
 def natural_spline(x: Floats, knots: Floats) -> Floats:
-    """Return a basis of the natural cubic splines with these knots, ascending, at x: (points, knots)."""
+    """Return a basis of the natural cubic splines with these knots, ascending, at x: (points, knots).
+
+    At an inner knot that comes twice the second derivative may jump, too.
+    """
     scale = knots[-1] - knots[0]
     x, knots = (x - knots[0]) / scale, (knots - knots[0]) / scale
-    cubes = np.clip(np.subtract.outer(x, knots), 0.0, None) ** 3
-    divided = (cubes[:, :-1] - cubes[:, -1:]) / (knots[-1] - knots[:-1])
-    return np.column_stack([np.ones_like(x), x, divided[:, :-1] - divided[:, -1:]])
+    above = np.clip(np.subtract.outer(x, knots), 0.0, None)
+    to_end = knots[-1] - knots[:-1]
+    divided = (above[:, :-1] ** 3 - above[:, -1:] ** 3) / to_end
+    columns = divided[:, :-1] - divided[:, -1:]
+    is_repeated = np.diff(knots[:-1]) == 0.0
+    # two knots that meet: their difference, over their distance, becomes the derivative by the knot
+    derivatives = (divided[:, :-1] - 3.0 * above[:, :-2] ** 2) / to_end[:-1]
+    return np.column_stack([np.ones_like(x), x, np.where(is_repeated, derivatives, columns)])
 
 
 def spline_knots(covariate: Floats) -> Floats:
@@ -102,12 +110,15 @@ def spline_knots(covariate: Floats) -> Floats:
     if n_columns < 2:
         return distinct[:1]
     knots = np.quantile(covariate, np.linspace(0.0, 1.0, n_columns))
-    for place, end, neighbour in ((1, 0, 1), (-2, -1, -2)):
-        if n_columns > 2 and knots[place] == knots[end]:
+    inner = slice(1, -1)
+    for end, towards in ((0, 1), (-1, -1)):
+        is_at_end = knots[inner] == knots[end]
+        if is_at_end.any():
             warnings.warn(
                 "many genes have the lowest or highest mean: the trend bends near it", UserWarning, stacklevel=4
             )
-            knots[place] = distinct[end] + (distinct[neighbour] - distinct[end]) / 8.0
+            neighbour = np.unique(knots)[end + towards]
+            knots[inner][is_at_end] = knots[end] + (neighbour - knots[end]) / 8.0
     return knots
 
 
@@ -150,7 +161,10 @@ def fit_moments(variances: Floats, df: Floats, covariate: Floats | None = None) 
     if spread > 0.0:
         prior_df = 2.0 * trigamma_inverse(spread)
         return VariancePrior(np.exp(means + log_excess(prior_df))[()], prior_df)
-    return VariancePrior(float(known.mean()) if covariate is None else np.exp(means), np.inf)
+    if knots.size >= 2:
+        return VariancePrior(np.exp(means), np.inf)
+    mean = float(known.mean())
+    return VariancePrior(mean if covariate is None else np.full(variances.shape, mean), np.inf)
 
 
 def fit_likelihood(

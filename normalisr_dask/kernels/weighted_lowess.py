@@ -112,17 +112,17 @@ def spread_trend(x: Floats, y: Floats, weights: Floats, span: float | None) -> F
     """
     if span is None:
         span = min(SMALLEST_SPAN + (1.0 - SMALLEST_SPAN) * (SMALL_N / x.size) ** POWER, 1.0)
-    if x.size < 4.0 + 1.0 / span:
-        mean_x, mean_y = np.average(x, weights=weights), np.average(y, weights=weights)
-        spread = np.sum(weights * (x - mean_x) ** 2)
-        slope = np.sum(weights * (x - mean_x) * (y - mean_y)) / spread if spread > 0.0 else 0.0
-        return np.asarray(mean_y + slope * (x - mean_x))
     order = np.argsort(x, kind="stable")
     ordered = x[order]
     smooth = np.empty_like(y)
     if np.ptp(weights) == 0.0:
         smooth[order] = lowess(x, y, span=span, delta=DELTA * float(np.ptp(x)), n_rounds=0)[1]
         return smooth
+    if x.size < 4.0 + 1.0 / span:
+        mean_x, mean_y = np.average(x, weights=weights), np.average(y, weights=weights)
+        spread = np.sum(weights * (x - mean_x) ** 2)
+        slope = np.sum(weights * (x - mean_x) * (y - mean_y)) / spread if spread > 0.0 else 0.0
+        return np.asarray(mean_y + slope * (x - mean_x))
     scaled = np.clip(weights / np.quantile(weights, 0.75), *WEIGHT_BOUNDS)[order]
     places = _anchors(ordered, anchor_distance(ordered))
     values = _local_values(ordered, y[order], scaled, places, span * scaled.sum())

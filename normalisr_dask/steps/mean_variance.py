@@ -220,7 +220,7 @@ class PrecisionModel:
 
 
 def check_predictor(fits: GeneFits, genes: Any) -> None:
-    """Refuse a predictor that is NaN where expression is known.
+    """Refuse a predictor that is infinite, or NaN where expression is known.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def check_predictor(fits: GeneFits, genes: Any) -> None:
     """
     if (fits.predictor_gaps > 0).any():
         gene = gene_name(genes, int(np.argmax(fits.predictor_gaps > 0)))
-        msg = f"the predictor is NaN where expression is known, first in gene {gene}"
+        msg = f"expected a finite predictor where expression is known, found NaN or infinity, first in gene {gene}"
         raise ValueError(msg)
 
 

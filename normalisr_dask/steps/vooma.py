@@ -101,7 +101,7 @@ def vooma_lm_fit(
         If there are fewer than two genes or samples, a gene has no value or an infinite one, or shapes differ.
         If the design is not finite, zero on all samples of a gene, or leaves no residual degrees of freedom.
         If prior weights come with sample weights, or a gene that lost a coefficient to missing values does.
-        If the predictor is NaN where y is not, or the span is not between 0 and 1.
+        If the predictor is infinite, or NaN where y is not, or the span is not between 0 and 1.
 
     Warns
     -----

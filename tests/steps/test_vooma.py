@@ -117,7 +117,7 @@ def test_names_come_from_tables(expression: np.ndarray) -> None:
         ({"prior_weights": 2.0, "sample_weights": True}, ValueError, "cannot go together"),
         ({"prior_weights": 2.0, "var_group": BLOCK}, ValueError, "cannot go together"),
         ({"predictor": np.ones((3, 3))}, ValueError, "expected a predictor of shape"),
-        ({"predictor": np.full(80, np.nan)}, ValueError, "predictor is NaN where expression is known"),
+        ({"predictor": np.full(80, np.nan)}, ValueError, "finite predictor where expression is known"),
         ({"var_group": np.ones(12)}, ValueError, "two or more groups, found one"),
         ({"var_group": np.ones(5)}, ValueError, "a label for each of 12 samples, found 5"),
         ({"block": BLOCK[:5]}, ValueError, "a label for each of 12 samples, found 5"),
