@@ -24,13 +24,13 @@ REPEATS = 3
 #: Peak memory of the larger matrix over that of the smaller one that still counts as no growth.
 GROWTH = 1.25
 CHILD = """
-import resource, sys
 from normalisr_dask.cli import main
+from normalisr_dask.process_memory import peak_bytes
 try:
     main()
 except SystemExit as error:
     assert not error.code
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_bytes())
 """
 
 

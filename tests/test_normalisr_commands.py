@@ -46,12 +46,12 @@ NAMES = sorted(command.__name__ for command in EXAMPLES)
 
 #: Runs the program and prints its peak memory in bytes.
 MEASURED = """
-import resource
 from normalisr_dask.cli import main
+from normalisr_dask.process_memory import peak_bytes
 try:
     main()
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_bytes())
 """
 
 

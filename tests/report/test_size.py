@@ -23,12 +23,13 @@ ROWS = 50
 HITS = 25
 
 MEASURED = """
-import json, resource, time
+import json, time
 from pathlib import Path
+from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.report import write_report
 start = time.perf_counter()
 size = write_report(Path({output!r})).stat().st_size
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = peak_bytes()
 print(json.dumps({{"size": size, "seconds": time.perf_counter() - start, "peak": peak}}))
 """
 
