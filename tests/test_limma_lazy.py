@@ -7,6 +7,7 @@ from typing import Any
 import anndata
 import dask
 import dask.array as da
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -259,6 +260,67 @@ def test_backed_anndata_is_read_in_blocks(adata, tmp_path: Path) -> None:
     )
     assert isinstance(backed.layers["vooma_weights"], da.Array)
     backed.file.close()
+
+
+@pytest.mark.parametrize("function", [vooma_lm_fit, vooma])
+def test_a_view_of_backed_anndata_is_refused_at_once(adata, tmp_path: Path, function) -> None:
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"found a view of .*a\.h5ad on disk; give view\.to_memory\(\)"):
+        function(backed[:8])
+    assert array_weights(backed[:8]).shape == (8,)  # nothing is written
+    backed.file.close()
+
+
+@pytest.mark.parametrize("name", ["a.h5ad", "a.zarr"])
+def test_what_stored_anndata_lacks_is_named(adata, tmp_path: Path, name: str) -> None:
+    stored = anndata.AnnData(obs=adata.obs, var=adata.var, layers={"logs": adata.X, "other": adata.X})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's advice on the format
+        stored.write_h5ad(tmp_path / name) if name == "a.h5ad" else stored.write_zarr(tmp_path / name)
+    with pytest.raises(ValueError, match=r"no layer 'x' in the AnnData object; it has \['logs', 'other'\]"):
+        vooma_lm_fit(tmp_path / name, layer="x")
+    with pytest.raises(KeyError, match=r"no layer 'w' with weights in the AnnData object; it has \['logs', 'other'\]"):
+        lm_fit(tmp_path / name, weights_layer="w")
+    with pytest.raises(TypeError, match="the AnnData object has no X; name a layer"):
+        vooma_lm_fit(tmp_path / name)
+    assert vooma_lm_fit(tmp_path / name, layer="logs")["sigma"].shape == (N_GENES,)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("genes.tsv", r"genes\.tsv is neither an \.h5ad file nor a Zarr store, or a damaged one; a table of text"),
+        ("text.h5ad", r"text\.h5ad is no h5ad file, or a damaged one: HDF5 cannot open it"),
+        ("other.h5ad", r"other\.h5ad is not AnnData: it lacks obs or var"),
+        ("other.zarr", r"other\.zarr is not AnnData: it lacks obs or var"),
+        ("damaged.zarr", r"damaged\.zarr is neither an \.h5ad file nor a Zarr store, or a damaged one"),
+    ],
+)
+def test_what_is_no_anndata_is_named(tmp_path: Path, name: str, message: str) -> None:
+    for text in ("genes.tsv", "text.h5ad"):
+        (tmp_path / text).write_text("gene\tsample\n")
+    with h5py.File(tmp_path / "other.h5ad", "w") as file:
+        file["matrix"] = np.ones((3, 4))
+    zarr.create_group(tmp_path / "other.zarr", attributes={"encoding-type": "anndata"})
+    zarr.create_group(tmp_path / "damaged.zarr")
+    (tmp_path / "damaged.zarr" / "zarr.json").write_text("{")
+    for path in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(ValueError, match=message):
+            vooma_lm_fit(path)
+
+
+@pytest.mark.parametrize("name", ["nothing.h5ad", "nothing.zarr", "nothing"])
+def test_paths_without_a_file_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"there is no file.*{name}$"):
+        vooma_lm_fit(tmp_path / name)
+
+
+@pytest.mark.parametrize("function", [vooma_lm_fit, vooma, lm_fit, array_weights])
+@pytest.mark.parametrize("number", [3, 2.5, np.array(1.0), da.ones(())])
+def test_a_number_is_no_matrix(function, number) -> None:
+    with pytest.raises(TypeError, match="expected a matrix of numbers, genes × samples, found 0 dimensions"):
+        function(number)
 
 
 def test_vooma_and_lm_fit_meet_in_layers(adata) -> None:

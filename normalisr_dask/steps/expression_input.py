@@ -1,6 +1,6 @@
 """Log-expression of samples from every container that carries it: arrays, tables, mappings, AnnData, Zarr."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,17 +71,19 @@ def read_expression(values: Any, layer: str | None = None, weights_layer: str | 
 
     Raises
     ------
+    FileNotFoundError
+        If there is nothing at the path.
     TypeError
         If there is no matrix of numbers in it, or a layer was named and it is no AnnData.
     KeyError
         If AnnData lacks the layer with weights.
     ValueError
-        If AnnData lacks the layer.
+        If AnnData lacks the layer, or the file cannot be opened as what its name says.
     """
     if isinstance(values, anndata.AnnData):
         return _of_anndata(values, layer, weights_layer)
     if isinstance(values, str | Path) and Path(values).suffix == ".h5ad":
-        with h5py.File(values, "r") as file:
+        with _h5ad(values) as file:
             return _of_stored_anndata(file, layer, weights_layer)
     group = _stored_group(values)
     if group is not None and group.attrs.get("encoding-type") == "anndata":
@@ -100,14 +102,26 @@ def read_expression(values: Any, layer: str | None = None, weights_layer: str | 
     return ExpressionInput(_matrix(values))
 
 
+def read_target(values: Any, layer: str | None = None, weights_layer: str | None = None) -> ExpressionInput:
+    """Read as :func:`read_expression` does what results are written into, where it is AnnData.
+
+    Raises
+    ------
+    ValueError
+        If it is a view of AnnData that lies on disk: nothing can be written into that.
+    """
+    if isinstance(values, anndata.AnnData) and values.isbacked and values.is_view:
+        msg = (
+            f"expected AnnData that results can be written into, found a view of {values.filename} on disk; "
+            "give view.to_memory()"
+        )
+        raise ValueError(msg)
+    return read_expression(values, layer, weights_layer)
+
+
 def _of_anndata(adata: anndata.AnnData, layer: str | None, weights_layer: str | None) -> ExpressionInput:
     stem = layer.removesuffix(SUFFIX) if layer is not None and layer.endswith(SUFFIX) else None
-    if layer is not None and layer not in adata.layers:
-        msg = f"there is no layer {layer!r} in the AnnData object; it has {sorted(adata.layers)}"
-        raise ValueError(msg)
-    if weights_layer is not None and weights_layer not in adata.layers:
-        msg = f"there is no layer {weights_layer!r} with weights in the AnnData object; it has {sorted(adata.layers)}"
-        raise KeyError(msg)
+    _check_layers(adata.layers, layer, weights_layer)
     if layer is not None:
         stored = adata.layers[layer]
     elif adata.isbacked and not adata.is_view:
@@ -125,6 +139,16 @@ def _of_anndata(adata: anndata.AnnData, layer: str | None, weights_layer: str | 
         samples=adata.obs,
         adata=adata,
     )
+
+
+def _check_layers(layers: Collection[str], layer: str | None, weights_layer: str | None) -> None:
+    """Refuse names of layers that are not there."""
+    if layer is not None and layer not in layers:
+        msg = f"there is no layer {layer!r} in the AnnData object; it has {sorted(layers)}"
+        raise ValueError(msg)
+    if weights_layer is not None and weights_layer not in layers:
+        msg = f"there is no layer {weights_layer!r} with weights in the AnnData object; it has {sorted(layers)}"
+        raise KeyError(msg)
 
 
 def _backed(adata: anndata.AnnData) -> Stored:
@@ -145,12 +169,16 @@ def _lazy_element(element: Stored, shape: tuple[int, int]) -> Stored:
 def _of_stored_anndata(group: zarr.Group | h5py.File, layer: str | None, weights_layer: str | None) -> ExpressionInput:
     """Read a stored AnnData object lazily; there is no object to write into."""
     members: Stored = group
+    if not {"obs", "var"} <= set(group.keys()):
+        where = group.filename if isinstance(group, h5py.File) else group.store_path
+        msg = f"{where} is not AnnData: it lacks obs or var, the tables of samples and genes"
+        raise ValueError(msg)
     obs, var = anndata.io.read_elem(members["obs"]), anndata.io.read_elem(members["var"])
     shape = (len(obs), len(var))
-    names = ["X"] if layer is None else []
     layers = {name: members[f"layers/{name}"] for name in members["layers"]} if "layers" in group else {}
+    _check_layers(layers, layer, weights_layer)  # what is made below has only the layers asked for
     adata = anndata.AnnData(
-        X=_lazy_element(members["X"], shape) if names else None,
+        X=_lazy_element(members["X"], shape) if layer is None and "X" in group else None,
         obs=obs,
         var=var,
         layers={
@@ -167,10 +195,35 @@ def _stored_group(values: Any) -> zarr.Group | None:
     if isinstance(values, zarr.Group):
         return values
     if isinstance(values, str | Path):
-        if not isinstance(zarr.open(str(values), mode="r"), zarr.Group):
+        if not isinstance(_opened_zarr(values), zarr.Group):
             return None
         return zarr.open_group(str(values), mode="r", use_consolidated=False)  # consolidated metadata may be stale
     return None
+
+
+def _h5ad(path: str | Path) -> h5py.File:
+    if not Path(path).is_file():
+        msg = f"there is no file {path}"
+        raise FileNotFoundError(msg)
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        msg = f"{path} is no h5ad file, or a damaged one: HDF5 cannot open it ({error})"
+        raise ValueError(msg) from error
+
+
+def _opened_zarr(path: str | Path) -> zarr.Group | zarr.Array:
+    try:
+        return zarr.open(str(path), mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        if not Path(path).exists():
+            msg = f"there is no file or store at {path}"
+            raise FileNotFoundError(msg) from error
+        msg = (
+            f"{path} is neither an .h5ad file nor a Zarr store, or a damaged one; "
+            "a table of text can be read with pandas and given as a data frame"
+        )
+        raise ValueError(msg) from error
 
 
 def _of_frame(frame: pd.DataFrame) -> ExpressionInput:
@@ -229,7 +282,7 @@ def _matrix(values: Any) -> Matrix:
         values = values.toarray()
     if not isinstance(values, da.Array):
         values = np.asarray(values)
-    if values.dtype.kind not in "iuf" or values.ndim > 2:
+    if values.dtype.kind not in "iuf" or values.ndim not in {1, 2}:
         msg = (
             "expected a matrix of numbers, genes × samples, found "
             f"{values.ndim} dimensions of type {values.dtype}; EList, AnnData and data frames are fine, too"

@@ -5,7 +5,7 @@ from typing import Any
 
 from normalisr_dask.results import EList, LinearFit
 from normalisr_dask.steps.block_correlation import say_why_no_correlation
-from normalisr_dask.steps.expression_input import read_expression
+from normalisr_dask.steps.expression_input import read_target
 from normalisr_dask.steps.linear_models import (
     Blocks,
     assemble_fit,
@@ -102,6 +102,9 @@ def vooma_lm_fit(
         If the design is not finite, zero on all samples of a gene, or leaves no residual degrees of freedom.
         If prior weights come with sample weights, or a gene that lost a coefficient to missing values does.
         If the predictor is infinite, or NaN where y is not, or the span is not between 0 and 1.
+        If y is a view of AnnData that lies on disk, or a file that cannot be opened.
+    FileNotFoundError
+        If y is a path, and nothing is there.
 
     Warns
     -----
@@ -118,7 +121,7 @@ def vooma_lm_fit(
     ----------
     .. [1] Law et al., Genome Biology 15:R29 (2014), doi:10.1186/gb-2014-15-2-r29.
     """
-    given = read_expression(y, layer)
+    given = read_target(y, layer)
     if prior_weights is None:
         prior_weights = given.weights
     trends = trend_model(
@@ -209,7 +212,7 @@ def vooma(
     -----
     One pass over the genes. Cost and memory as of :func:`vooma_lm_fit`.
     """
-    given = read_expression(y, layer)
+    given = read_target(y, layer)
     trends = trend_model(
         given, given.design if design is None else design, None, predictor, span, legacy_span=legacy_span
     )
