@@ -201,6 +201,15 @@ def test_an_infinite_predictor_is_refused(expression: np.ndarray) -> None:
         limma.vooma_lm_fit(expression, DESIGN, predictor=predictor)
 
 
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("prior_n", [0.5, 10])
+def test_reml_on_few_complete_genes(expression: np.ndarray, prior_n: float, is_weighted: bool) -> None:
+    few = np.where(np.eye(3, N_SAMPLES, dtype=bool) & (np.arange(3) < 2)[:, None], np.nan, expression[:3])
+    for genes in (few, expression[:3]):  # one complete gene, and three
+        options = {"method": "reml", "prior_n": prior_n, "weights": WEIGHTS[:3] if is_weighted else None}
+        np.testing.assert_allclose(*both("array_weights", genes, DESIGN, **options), rtol=TOLERANCE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("use", [(), ("block",), ("sample_weights",), ("block", "sample_weights")])
 def test_the_bladder_cancers(real_data: Path, use: tuple[str, ...]) -> None:

@@ -13,6 +13,9 @@ from numba import njit
 from normalisr_dask.kernels.array_weights import SMALLEST_VARIANCE
 from normalisr_dask.kernels.least_squares import Floats, column_space, orthonormal_rows, remove_projection
 
+#: Weights of samples beyond its exponential, or below its inverse, have no end.
+LARGEST_LOG_VARIANCE = 12.0 * float(np.log(10.0))
+
 
 def scaled_squares(expression: Floats, *, design: Floats, sample_weights: Floats) -> Floats:
     """Return squared weighted residuals over s², and s², of every gene without missing values, (genes, n + 1)."""
@@ -104,6 +107,22 @@ def weighted_sums(expression: Floats, weights: Floats, *, design: Floats, sample
     return sums
 
 
+def check_convergence(log_variances: Floats) -> None:
+    """Refuse weights that run away, as they do where the genes cannot tell the variances of samples apart.
+
+    Raises
+    ------
+    ValueError
+        If a log-variance is NaN or beyond `LARGEST_LOG_VARIANCE`.
+    """
+    if not (np.abs(log_variances) <= LARGEST_LOG_VARIANCE).all():
+        msg = (
+            "the weights of samples do not converge: there are too few genes without missing values for as many "
+            "variances; set prior_n above 0, or take method='genebygene'"
+        )
+        raise ValueError(msg)
+
+
 def scoring_step(information: Floats, scores: Floats, variance_basis: Floats | None) -> tuple[Floats, float, int]:
     """Return the step of the log-variances (n,), scores times step, and the number of free variances.
 
@@ -119,8 +138,16 @@ def scoring_step(information: Floats, scores: Floats, variance_basis: Floats | N
     n_samples = scores.size
     if variance_basis is None:
         centre = np.eye(n_samples) - 1.0 / n_samples
-        step = np.linalg.solve(centre @ information @ centre + 1.0 / n_samples, scores - scores.mean())
+        step = _solved(centre @ information @ centre + 1.0 / n_samples, scores - scores.mean())
         return step, float(step @ scores), n_samples - 1
-    inner = np.linalg.solve(variance_basis.T @ information @ variance_basis, variance_basis.T @ scores)
+    inner = _solved(variance_basis.T @ information @ variance_basis, variance_basis.T @ scores)
     step = variance_basis @ inner
     return step, float(step @ scores), variance_basis.shape[1]
+
+
+def _solved(matrix: Floats, values: Floats) -> Floats:
+    """Return the solution, NaN where the matrix is singular."""
+    try:
+        return np.asarray(np.linalg.solve(matrix, values), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return np.full(values.shape, np.nan)

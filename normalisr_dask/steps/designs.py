@@ -1,6 +1,7 @@
 """What describes the samples of a fit: design matrices, block factors, weights in every shape."""
 
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,8 @@ class Design:
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def parse_design(design: Any, n_samples: int, samples: pd.DataFrame | None = None) -> Design:
-    """Make a design matrix of an array, a data frame, a formula, or None for a column of ones.
+def parse_design(design: Any, n_samples: int, samples: pd.DataFrame | None = None, *, name: str = "design") -> Design:
+    """Make a design matrix of an array, a data frame, a formula, or None for a column of ones; messages name it.
 
     Raises
     ------
@@ -71,15 +72,15 @@ def parse_design(design: Any, n_samples: int, samples: pd.DataFrame | None = Non
     try:
         matrix = np.asarray(design, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        msg = f"expected a design of numbers, samples × columns, found {type(design).__name__} of other values"
+        msg = f"expected a {name} of numbers, samples × columns, found {type(design).__name__} of other values"
         raise TypeError(msg) from error
     matrix = matrix.reshape(-1, 1) if matrix.ndim < 2 else matrix
     if matrix.ndim != 2 or matrix.shape[0] != n_samples:
-        msg = f"expected a design with a row for each of {n_samples} samples, found shape {matrix.shape}"
+        msg = f"expected a {name} with a row for each of {n_samples} samples, found shape {matrix.shape}"
         raise ValueError(msg)
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        msg = f"expected a finite design, found NaN or infinity in row {row}; leave the sample out or fill it in"
+        msg = f"expected a finite {name}, found NaN or infinity in row {row}; leave the sample out or fill it in"
         raise ValueError(msg)
     pivot, rank = independent_columns(matrix)
     return Design(matrix, names, pivot, rank)
@@ -96,21 +97,42 @@ def _of_formula(formula: str, samples: pd.DataFrame | None) -> patsy.DesignMatri
         raise ValueError(msg) from error
 
 
-def codes_of(labels: Any, n_samples: int, name: str) -> NDArray[np.int64]:
-    """Return numbers of the labels of samples, from 0 on, in the order of the sorted labels.
+def labels_of(labels: Any, n_samples: int, name: str) -> NDArray[Any]:
+    """Return labels of samples (samples,), of any kind that can be hashed; also of a column.
 
     Raises
     ------
     ValueError
         If there is not one for each sample, or one is missing.
+    TypeError
+        If one cannot be hashed.
     """
-    series = pd.Series(np.asarray(labels, dtype=object) if not isinstance(labels, pd.Series) else labels.to_numpy())
-    if series.shape != (n_samples,):
-        msg = f"expected {name} with a label for each of {n_samples} samples, found {series.size}"
+    if isinstance(labels, pd.Series | pd.DataFrame | pd.Categorical | pd.Index):
+        labels = labels.to_numpy()
+    if isinstance(labels, list | tuple) and any(isinstance(label, tuple) for label in labels):
+        values = np.empty(len(labels), dtype=object)  # an array of tuples would have them as rows
+        values[:] = labels
+    else:
+        values = np.asarray(labels)
+    if values.shape == (n_samples, 1):
+        values = values[:, 0]
+    if values.shape != (n_samples,):
+        found = f"{values.size}" if values.ndim == 1 else f"shape {values.shape}"
+        msg = f"expected {name} with a label for each of {n_samples} samples, found {found}"
         raise ValueError(msg)
-    if series.isna().any():
-        msg = f"expected {name} with a label for each sample, found none for sample {int(np.argmax(series.isna()))}"
+    is_missing = pd.isna(pd.Series(values, dtype=object))
+    if is_missing.any():
+        msg = f"expected {name} with a label for each sample, found none for sample {int(np.argmax(is_missing))}"
         raise ValueError(msg)
+    if not all(isinstance(label, Hashable) for label in values):
+        msg = f"expected {name} with labels such as words or numbers, found {type(values[0]).__name__}"
+        raise TypeError(msg)
+    return values
+
+
+def codes_of(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return numbers of the labels of samples, from 0 on, in the order of the sorted labels."""
+    series = pd.Series(labels, dtype=object)
     try:
         codes, _ = pd.factorize(series, sort=True)
     except TypeError:  # labels that cannot be sorted, such as numbers and words
@@ -127,6 +149,8 @@ def weights_of(weights: Any, shape: tuple[int, int], *, is_lazy: bool) -> Matrix
     ------
     ValueError
         If the shape is none of these.
+    TypeError
+        If they are no numbers.
     """
     if weights is None:
         return None
@@ -136,7 +160,7 @@ def weights_of(weights: Any, shape: tuple[int, int], *, is_lazy: bool) -> Matrix
     if isinstance(weights, da.Array) and weights.shape == shape:
         lazy = as_rows_of_samples(weights)
         return lazy if is_lazy else RowPasses(lazy).values(_as_given, width=n_samples, by_gene={"values": lazy})
-    values = np.asarray(weights, dtype=np.float64)
+    values = _numbers(weights, "weights")
     if values.shape == shape:
         return values
     if values.size == n_samples and values.shape == (1, n_samples) and n_samples > 1:
@@ -153,6 +177,14 @@ def weights_of(weights: Any, shape: tuple[int, int], *, is_lazy: bool) -> Matrix
     raise ValueError(msg)
 
 
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"expected {name} of numbers, found {type(values).__name__} of other values"
+        raise TypeError(msg) from error
+
+
 def _as_given(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values
 
@@ -164,6 +196,8 @@ def predictor_of(predictor: Any, shape: tuple[int, int]) -> Matrix | None:
     ------
     ValueError
         If the shape is another one.
+    TypeError
+        If it is no numbers.
     """
     if predictor is None:
         return None
@@ -171,7 +205,7 @@ def predictor_of(predictor: Any, shape: tuple[int, int]) -> Matrix | None:
         predictor = da.from_zarr(predictor)
     if isinstance(predictor, da.Array) and predictor.shape == shape:
         return as_rows_of_samples(predictor)
-    values = np.asarray(predictor, dtype=np.float64)
+    values = _numbers(predictor, "a predictor")
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     if values.shape not in {shape, (shape[0], 1)}:
         msg = f"expected a predictor of shape {shape} or ({shape[0]},), found {np.shape(predictor)}"

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from normalisr_dask.graph.rows import Matrix, RowPasses
 from normalisr_dask.kernels.least_squares import NO_DESIGN, decorrelated, unscaled_covariance
 from normalisr_dask.kernels.mean_variance import N_FACTS, fit_with_facts
 from normalisr_dask.results import LinearFit
-from normalisr_dask.steps.designs import Design, codes_of, gene_name, parse_design, weights_of
+from normalisr_dask.steps.designs import Design, codes_of, gene_name, labels_of, parse_design, weights_of
 from normalisr_dask.steps.expression_input import ExpressionInput, read_expression
 from normalisr_dask.validation import check_choice
 
@@ -35,8 +36,8 @@ class Blocks:
     @classmethod
     def of(cls, labels: Any, n_samples: int) -> "Blocks":
         """Return the blocks of samples from their labels."""
-        codes = codes_of(labels, n_samples, "block")
-        return cls(np.asarray(labels), codes)
+        values = labels_of(labels, n_samples, "block")
+        return cls(values, codes_of(values))
 
     @property
     def largest(self) -> int:
@@ -266,8 +267,8 @@ def lm_fit(
     parsed = parse_design(given.design if design is None else design, n_samples, given.samples)
     matrix_weights = weights_of(given.weights if weights is None else weights, given.shape, is_lazy=passes.is_lazy)
     blocks = None if block is None else Blocks.of(block, n_samples)
-    if blocks is not None and (correlation is None or not -1 < correlation < 1):
-        msg = f"with block, correlation must lie above -1 and below 1, not {correlation}; see duplicate_correlation"
+    if blocks is not None and not (isinstance(correlation, Real) and -1 < correlation < 1):
+        msg = f"with block, correlation must lie above -1 and below 1, not {correlation!r}; see duplicate_correlation"
         raise ValueError(msg)
     rho = 0.0 if blocks is None or correlation is None else float(correlation)
     fits = fit_genes(passes, parsed, matrix_weights, blocks=blocks, correlation=rho, genes=given.genes)

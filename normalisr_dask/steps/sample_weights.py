@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.rows import Matrix, RowPasses
 from normalisr_dask.kernels import array_weights as gene_by_gene
 from normalisr_dask.kernels import array_weights_reml as reml
-from normalisr_dask.steps.designs import Design, codes_of, parse_design, weights_of
+from normalisr_dask.steps.designs import Design, codes_of, labels_of, parse_design, weights_of
 from normalisr_dask.steps.expression_input import read_expression
 from normalisr_dask.validation import check_choice, check_count, check_not_negative, check_positive
 
@@ -44,14 +43,15 @@ class VarianceModel:
         """
         check_not_negative(prior_n, "prior_n")
         if var_group is not None:
-            codes = codes_of(var_group, n_samples, "var_group")
+            codes = codes_of(labels_of(var_group, n_samples, "var_group"))
             if codes.max() < 1:
                 msg = "expected var_group with two or more groups, found one"
                 raise ValueError(msg)
             return cls(gene_by_gene.centred_space(np.equal.outer(codes, np.unique(codes)).astype(float)), prior_n)
         if var_design is not None:
-            values = var_design.to_numpy() if isinstance(var_design, pd.DataFrame) else np.asarray(var_design)
-            return cls(gene_by_gene.centred_space(parse_design(values, n_samples).matrix), prior_n)
+            return cls(
+                gene_by_gene.centred_space(parse_design(var_design, n_samples, name="var_design").matrix), prior_n
+            )
         return cls(None, prior_n)
 
 
@@ -124,6 +124,7 @@ def array_weights(
     ------
     ValueError
         If weights are NaN, negative, infinite or not (genes, samples), or there is one variance group.
+        If "reml" does not converge, as with few genes and ``prior_n`` 0.
     TypeError
         If the data are no matrix of numbers.
     KeyError
@@ -205,9 +206,10 @@ class _Scoring:
             total = n_genes * information + self.model.prior_n * np.eye(n_samples)
             step, product, n_terms = reml.scoring_step(total, scores, self.model.basis)
             before, criterion = criterion, product / n_terms / (n_genes + self.model.prior_n)
-            if not criterion < before:
+            if criterion >= before:
                 break
             log_variances += step
+            reml.check_convergence(log_variances)
             if criterion < tol:
                 break
         return np.exp(-log_variances)
@@ -224,7 +226,10 @@ class _Scoring:
         """Return weights of samples where observations have weights of their own."""
         n_samples = self.design.shape[0]
         log_variances = np.zeros(n_samples)
-        scale = int(self.is_complete.sum()) + self.model.prior_n
+        n_genes = int(self.is_complete.sum())
+        if n_genes < 2:
+            return np.ones(n_samples)
+        scale = n_genes + self.model.prior_n
         for _ in range(maxiter):
             sample_weights = np.exp(-log_variances)
             sums = self.passes.total(
@@ -236,8 +241,9 @@ class _Scoring:
             scores = (sums[n_samples] + self.model.prior_n * (sample_weights - 1.0)) / scale
             step, product, n_terms = reml.scoring_step(information, scores, self.model.basis)
             log_variances += step
+            reml.check_convergence(log_variances)
             criterion = product / scale / n_terms
-            if np.isnan(criterion) or criterion < tol:
+            if criterion < tol:
                 break
         return np.exp(-log_variances)
 

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import numpy as np
+import pandas as pd
 import pytest
 from limma_fixtures import assert_slots, load, part_of
 
@@ -111,3 +112,28 @@ def test_genes_without_data_stay_empty() -> None:
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         lm_fit(np.ones((3, 6)), **options)
+
+
+def test_blocks_may_have_any_labels() -> None:
+    random = np.random.default_rng(0)
+    expression, column = random.normal(size=(5, 6)), np.repeat([0, 1, 2], 2)[:, None]
+    expected = lm_fit(expression, block=column[:, 0], correlation=0.3)
+    pairs = [("p1", "left"), ("p1", "left"), ("p1", "right"), ("p1", "right"), ("p2", "left"), ("p2", "left")]
+    for labels in (pairs, column, pd.DataFrame({"donor": list("aabbcc")})):
+        fit = lm_fit(expression, block=labels, correlation=0.3)
+        assert fit["block"].shape == (6,)
+        np.testing.assert_array_equal(fit["stdev_unscaled"], expected["stdev_unscaled"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"block": np.zeros((6, 2))}, ValueError, r"block with a label for each of 6 samples, found shape \(6, 2\)"),
+        ({"block": [1, 1, 2, 2, 3, None]}, ValueError, "found none for sample 5"),
+        ({"block": [1, 1, 2, 2, 3, 3], "correlation": "a"}, ValueError, "below 1, not 'a'"),
+        ({"weights": "a"}, TypeError, "expected weights of numbers, found str"),
+    ],
+)
+def test_blocks_and_weights_say_what_they_lack(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lm_fit(np.random.default_rng(0).normal(size=(5, 6)), **({"correlation": 0.3} | options))

@@ -1,6 +1,7 @@
 """array_weights against stored results, and its edges."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from limma_fixtures import load
 
@@ -100,3 +101,27 @@ def test_no_prior_genes_and_a_saturated_sample_do_no_harm() -> None:
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         array_weights(np.random.default_rng(0).normal(size=(20, 4)), **options)
+
+
+def test_groups_may_have_any_labels() -> None:
+    expression = np.random.default_rng(4).normal(size=(30, 6))
+    expected = array_weights(expression, var_group=[0, 0, 0, 1, 1, 1])
+    pairs = [("p1", "left")] * 3 + [("p2", "right")] * 3
+    column = np.repeat([0, 1], 3)[:, None]
+    for labels in (pairs, column, pd.DataFrame({"batch": list("aaabbb")}), [1, 1, 1, "a", "a", "a"]):
+        np.testing.assert_allclose(array_weights(expression, var_group=labels), expected)
+
+
+def test_a_variance_design_is_named_in_messages() -> None:
+    with pytest.raises(ValueError, match="expected a var_design with a row for each of 6 samples, found shape"):
+        array_weights(np.random.default_rng(0).normal(size=(9, 6)), var_design=np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_weights_that_run_away_are_refused(is_weighted: bool) -> None:
+    random = np.random.default_rng(5)
+    expression = random.normal(size=(3, 12))
+    weights = random.gamma(2, 1, expression.shape)
+    design = random.normal(size=(12, 3))
+    with pytest.raises(ValueError, match=r"too few genes .* set prior_n above 0"):
+        array_weights(expression, design, weights=weights if is_weighted else None, method="reml", prior_n=0)
