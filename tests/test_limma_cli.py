@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_in_one_line(samples: Path, folder: Path) -> None:
     assert "no column 'plate' in the table of cells" in message
     message = error_of("pseudobulk", store, folder / "b.h5ad", "--by", "donor,donor", *SMALL_CLUSTER)
     assert "error: by names the column 'donor' more than once" in message
-    assert "no layer 'z' in the AnnData object; it has ['counts', 'mean']" in error_of(*vooma, "~ arm", "--layer", "zz")
+    assert "no layer 'z' in the AnnData object; it has ['counts', 'mean']" in error_of(*vooma, "~ 1", "--layer", "z")
     text = folder / "genes.tsv"
     text.write_text("gene\tsample\n")
     assert f"{text} is neither an .h5ad file nor a Zarr store" in error_of("vooma", text, "-o", "x", "--design", "~ 1")
