@@ -19,7 +19,7 @@ both work, and pseudobulk with blocks is the cautious one.
 Writes the picture of the mean-variance trend and the table to OUT (by default pseudobulk-example).
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -121,4 +121,6 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "pseudobulk-example"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("pseudobulk-example"))
+    main(parser.parse_args().out)

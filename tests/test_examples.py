@@ -42,6 +42,12 @@ def test_every_example_is_run_here() -> None:
     assert [name for name in names if f'run("{name}"' not in tests] == []
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_help_does_nothing_else(name: str, tmp_path: Path) -> None:
+    assert run(name, "--help", cwd=tmp_path).startswith(f"usage: {name}.py")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_case_control_finds_the_genes_of_the_textbook(pbmc3k: Path, real_data: Path, tmp_path: Path) -> None:
     printed = run("case_control_de", pbmc3k, real_data / "pbmc3k_cell_types.tsv", tmp_path / "out", cwd=tmp_path)
     top = [line.split()[0] for line in printed.splitlines()[3:15]]
