@@ -197,7 +197,7 @@ def test_an_infinite_predictor_is_refused(expression: np.ndarray) -> None:
     predictor = np.where(np.arange(N_GENES) == 7, np.inf, PREDICTOR)
     with pytest.raises(ValueError, match="infs or NaNs"):
         pylimma.vooma_lm_fit(expression, DESIGN, predictor=predictor)
-    with pytest.raises(ValueError, match="found NaN or infinity, first in gene in row 7"):
+    with pytest.raises(ValueError, match=r"found NaN or infinity, first in gene 7 \(counted from 0\)"):
         limma.vooma_lm_fit(expression, DESIGN, predictor=predictor)
 
 
@@ -208,6 +208,33 @@ def test_reml_on_few_complete_genes(expression: np.ndarray, prior_n: float, is_w
     for genes in (few, expression[:3]):  # one complete gene, and three
         options = {"method": "reml", "prior_n": prior_n, "weights": WEIGHTS[:3] if is_weighted else None}
         np.testing.assert_allclose(*both("array_weights", genes, DESIGN, **options), rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "coefficients", [1, "b", [2, 0], ["c", "a"], [True, False, True], np.array([False, True, True])]
+)
+@pytest.mark.parametrize("design", [DESIGN, DESIGN.to_numpy(), DESIGN.assign(age=np.arange(24.0))])
+def test_coefficients_that_are_kept(expression: np.ndarray, design: Any, coefficients: Any) -> None:
+    is_named = isinstance(design, pd.DataFrame)
+    if not is_named and isinstance(coefficients, str | list) and "a" <= str(np.ravel(coefficients)[0]):
+        coefficients = 2
+    if design.shape[1] == 4 and isinstance(np.ravel(coefficients)[0], np.bool_):
+        coefficients = [*coefficients, False]
+    ours, theirs = both("lm_fit", expression, design)
+    for fits in ((ours, theirs), (limma.e_bayes(ours), pylimma.e_bayes(theirs))):
+        kept = [
+            module.contrasts_fit(fit, coefficients=coefficients)
+            for module, fit in zip((limma, pylimma), fits, strict=True)
+        ]
+        assert_same(*kept)
+        assert_same(limma.e_bayes(kept[0]), pylimma.e_bayes(kept[1]))
+    contrasts = limma.make_contrasts("b - a", "c - a", levels=list(DESIGN))
+    if design is DESIGN:
+        twice = [
+            module.contrasts_fit(module.contrasts_fit(fit, contrasts), coefficients=[1])
+            for module, fit in ((limma, ours), (pylimma, theirs))
+        ]
+        assert_same(*twice)
 
 
 @pytest.mark.slow

@@ -217,4 +217,4 @@ def gene_name(genes: Any, position: int) -> str:
     """Return what to call a gene in a message."""
     if isinstance(genes, pd.DataFrame):
         return f"{genes.iloc[position, 0]!s} (row {position})"
-    return f"in row {position}" if genes is None else f"{list(genes)[position]} (row {position})"
+    return f"{position} (counted from 0)" if genes is None else f"{list(genes)[position]} (row {position})"

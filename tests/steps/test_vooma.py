@@ -140,6 +140,8 @@ def test_genes_that_cannot_be_fitted_are_named(expression: np.ndarray) -> None:
     infinite.iloc[4, 2] = np.inf
     with pytest.raises(ValueError, match="infinity in gene g4"):
         vooma_lm_fit(infinite, DESIGN)
+    with pytest.raises(ValueError, match=r"infinity in gene 4 \(counted from 0\)"):
+        vooma_lm_fit(infinite.to_numpy(), DESIGN)
     missing = table.copy()
     missing.iloc[2, :6] = np.nan
     with pytest.raises(ValueError, match="design is zero on all samples with data of gene g2"):
