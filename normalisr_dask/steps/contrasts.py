@@ -3,14 +3,15 @@
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.moderated_tests import correlation_of
+from normalisr_dask.kernels.moderated_tests import correlation_of, f_statistics, upper_f
 from normalisr_dask.results import LinearFit
 from normalisr_dask.steps.fit_access import keep_fit, need, open_fit
 from normalisr_dask.validation import listing
@@ -22,7 +23,8 @@ MISSING_ERROR = 1e30
 LARGEST_ERROR = 1e20
 #: Correlations of coefficients below this count as none.
 SMALLEST_CORRELATION = 1e-14
-#: Made of other slots, and wrong for other contrasts.
+#: Slots whose last axis is that of coefficients; those made of other slots, and wrong for other contrasts.
+OF_COLUMNS = ("coefficients", "stdev_unscaled", "t", "p_value", "lods", "var_prior")
 OF_OTHER_TESTS = ("t", "p_value", "lods", "F", "F_p_value")
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -57,6 +59,8 @@ def make_contrasts(*contrasts_args: str, contrasts: Sequence[str] | None = None,
     ValueError
         If there is no contrast, they are given both ways, a name is not a valid one, or an expression is not arithmetic
         over the names.
+    TypeError
+        If the levels are no names, or a contrast is no text.
 
     Examples
     --------
@@ -65,7 +69,12 @@ def make_contrasts(*contrasts_args: str, contrasts: Sequence[str] | None = None,
     a   -1.0
     b    1.0
     """
-    names = [str(name) for name in (levels.columns if isinstance(levels, pd.DataFrame) else levels)]
+    if isinstance(levels, pd.DataFrame):
+        levels = levels.columns
+    if isinstance(levels, str) or not isinstance(levels, Iterable):
+        msg = f"expected levels as names of coefficients or a data frame with them as columns, found {levels!r}"
+        raise TypeError(msg)
+    names = [str(name) for name in levels]
     if names and names[0] == "(Intercept)":
         names[0] = "Intercept"
     bad = [name for name in names if not name.isidentifier()]
@@ -86,6 +95,9 @@ def make_contrasts(*contrasts_args: str, contrasts: Sequence[str] | None = None,
 
 def _evaluated(text: str, names: list[str]) -> Floats:
     """Return the coefficients of an expression over names."""
+    if not isinstance(text, str):
+        msg = f"expected a contrast as text such as 'b - a', found {text!r}"
+        raise TypeError(msg)
     try:
         result = _value(ast.parse(text.strip(), mode="eval").body, names)
     except (SyntaxError, KeyError, ZeroDivisionError) as error:
@@ -124,7 +136,7 @@ def contrasts_fit(data, contrasts=None, coefficients=None, key: str = "pylimma")
     contrasts : array or DataFrame (coefficients, contrasts), optional
         Such as from :func:`make_contrasts`.
     coefficients : int, str or list, optional
-        In place of contrasts: which coefficients to keep, by position or name.
+        In place of contrasts: which coefficients to keep, by position, name, or a truth value each.
     key : str
         Where in ``adata.uns`` the fit is.
 
@@ -132,7 +144,8 @@ def contrasts_fit(data, contrasts=None, coefficients=None, key: str = "pylimma")
     -------
     LinearFit or None
         The fit with ``coefficients``, ``stdev_unscaled`` (genes, contrasts) and ``cov_coefficients`` of the contrasts,
-        ``contrasts`` and ``contrast_names``; without earlier tests. None for AnnData, which is changed.
+        ``contrasts`` and ``contrast_names`` (unless there are no names to keep); without earlier
+        tests, or with those of the coefficients kept. None for AnnData, which is changed.
 
     Raises
     ------
@@ -157,18 +170,16 @@ def contrasts_fit(data, contrasts=None, coefficients=None, key: str = "pylimma")
     if (contrasts is None) == (coefficients is None):
         msg = f"give either contrasts or coefficients, found {'neither' if contrasts is None else 'both'}"
         raise ValueError(msg)
-    for name in OF_OTHER_TESTS:
-        fit.pop(name, None)
     n_columns = np.asarray(fit["coefficients"]).shape[1]
     names = fit.get("contrast_names") or fit.get("coef_names")
     if coefficients is not None:
         chosen = coefficient_positions(coefficients, names, n_columns)
-        for name in ("coefficients", "stdev_unscaled"):
-            fit[name] = np.asarray(fit[name])[:, chosen]
-        fit["cov_coefficients"] = np.asarray(fit["cov_coefficients"])[np.ix_(chosen, chosen)]
+        _keep_columns(fit, chosen)
         if names is not None:
-            fit["coef_names" if "contrast_names" not in fit else "contrast_names"] = [names[j] for j in chosen]
+            fit["contrast_names"] = [names[j] for j in chosen]
         return keep_fit(fit, data, key)
+    for name in OF_OTHER_TESTS:
+        fit.pop(name, None)
     matrix = _contrast_matrix(contrasts, n_columns)
     if isinstance(contrasts, pd.DataFrame):
         contrast_names = [str(name) for name in contrasts.columns]
@@ -187,16 +198,29 @@ def contrasts_fit(data, contrasts=None, coefficients=None, key: str = "pylimma")
 
 
 def coefficient_positions(chosen: Any, names: list[str] | None, n_columns: int) -> list[int]:
-    """Return positions of coefficients given by position or name.
+    """Return positions of coefficients given by position or name, or as one truth value each.
 
     Raises
     ------
     ValueError
-        If there is no such coefficient.
+        If there is no such coefficient, or none is given.
+    TypeError
+        If they are neither.
     """
-    single = isinstance(chosen, str | int | np.integer)
+    given = [chosen] if np.ndim(chosen) == 0 else list(chosen)
+    if given and all(isinstance(one, bool | np.bool_) for one in given):
+        if len(given) != n_columns:
+            msg = f"expected a truth value for each of {n_columns} coefficients, found {len(given)}"
+            raise ValueError(msg)
+        given = np.flatnonzero(given).tolist()
+    if not given:
+        msg = f"expected one coefficient or more of {listing(names or [str(j) for j in range(n_columns)])}, found none"
+        raise ValueError(msg)
     positions = []
-    for one in [chosen] if single else list(chosen):
+    for one in given:
+        if not isinstance(one, str | Integral) or isinstance(one, bool | np.bool_):
+            msg = f"expected coefficients by position or name, found {one!r}"
+            raise TypeError(msg)
         if isinstance(one, str):
             if names is None or one not in names:
                 msg = f"there is no coefficient {one!r}; there is {listing(names or [])}"
@@ -212,6 +236,9 @@ def coefficient_positions(chosen: Any, names: list[str] | None, n_columns: int) 
 
 def _contrast_matrix(contrasts: Any, n_columns: int) -> Floats:
     values = contrasts.to_numpy() if isinstance(contrasts, pd.DataFrame) else np.asarray(contrasts)
+    if values.ndim not in {1, 2} or 0 in values.shape[1:]:
+        msg = f"expected contrasts as a matrix, coefficients × contrasts, found shape {values.shape}"
+        raise ValueError(msg)
     if values.dtype.kind not in "iuf":
         msg = f"expected contrasts of numbers, found {values.dtype}"
         raise ValueError(msg)
@@ -225,15 +252,35 @@ def _contrast_matrix(contrasts: Any, n_columns: int) -> Floats:
     return values
 
 
+def _keep_columns(fit: LinearFit, chosen: list[int]) -> None:
+    """Keep some coefficients, and their tests where there are any."""
+    covariance = np.asarray(fit["cov_coefficients"])
+    _refuse_missing(np.isnan(np.diag(covariance))[chosen], [str(j) for j in chosen])
+    fit["cov_coefficients"] = covariance[np.ix_(chosen, chosen)]
+    earlier = fit.get("contrasts")
+    fit["contrasts"] = np.asarray(np.eye(len(covariance)) if earlier is None else earlier)[:, chosen]
+    for name in OF_COLUMNS:
+        if fit.get(name) is not None:
+            fit[name] = np.asarray(fit[name])[..., chosen]
+    if fit.get("F") is not None:
+        statistic, numerator = f_statistics(fit["t"], fit["cov_coefficients"])
+        denominator = np.asarray(fit["df_prior"]) + np.asarray(fit["df_residual"])
+        fit |= {"F": statistic, "F_p_value": upper_f(statistic, numerator, denominator)}
+
+
+def _refuse_missing(is_missing: NDArray[np.bool_], positions: list[str]) -> None:
+    if is_missing.any():
+        needed = [positions[j] for j in np.flatnonzero(is_missing)]
+        msg = f"contrasts need coefficients that are not estimable: {listing(needed)}"
+        raise ValueError(msg)
+
+
 def _contrasted(fit: LinearFit, matrix: Floats) -> dict[str, Floats]:
     """Return coefficients, standard errors over sigma and covariance of contrasts."""
     covariance = np.asarray(fit["cov_coefficients"])
     is_missing = np.isnan(np.diag(covariance))
-    needed = is_missing & (matrix != 0).any(axis=1)
-    if needed.any():
-        msg = f"contrasts need coefficients that are not estimable: {listing([str(j) for j in np.flatnonzero(needed)])}"
-        raise ValueError(msg)
     is_used = (matrix != 0).any(axis=1)
+    _refuse_missing(is_missing & is_used, [str(j) for j in range(is_used.size)])
     if not is_used.any():
         is_used = ~is_missing
     matrix, covariance = matrix[is_used], covariance[np.ix_(is_used, is_used)]

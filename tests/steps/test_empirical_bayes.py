@@ -115,7 +115,8 @@ def test_a_contrast_is_the_coefficient_of_another_design(fit) -> None:
     np.testing.assert_allclose(contrasted["coefficients"][:, 0], fit["coefficients"][:, 1] - fit["coefficients"][:, 0])
     kept = contrasts_fit(fit, coefficients=["c", 0])
     np.testing.assert_array_equal(kept["coefficients"], fit["coefficients"][:, [2, 0]])
-    assert kept["coef_names"] == ["c", "a"]
+    assert kept["contrast_names"] == ["c", "a"]
+    assert kept["coef_names"] == ["a", "b", "c"]
     assert fit["coefficients"].shape == (80, 3)
 
 
@@ -129,6 +130,10 @@ def test_a_contrast_is_the_coefficient_of_another_design(fit) -> None:
         ({"contrasts": np.ones((3, 1), dtype=bool)}, "contrasts of numbers, found bool"),
         ({"coefficients": "d"}, "no coefficient 'd'; there is 'a', 'b', 'c'"),
         ({"coefficients": 3}, "no coefficient 3"),
+        ({"coefficients": []}, "expected one coefficient or more of 'a', 'b', 'c', found none"),
+        ({"coefficients": [True, False]}, "a truth value for each of 3 coefficients, found 2"),
+        ({"contrasts": 3}, r"contrasts as a matrix, coefficients × contrasts, found shape \(\)"),
+        ({"contrasts": np.zeros((3, 0))}, r"found shape \(3, 0\)"),
     ],
 )
 def test_bad_contrasts_are_refused(fit, options: dict, message: str) -> None:
@@ -142,6 +147,8 @@ def test_a_contrast_cannot_have_what_is_not_estimable() -> None:
         fit = lm_fit(np.random.default_rng(0).normal(size=(10, 6)), design)
     with pytest.raises(ValueError, match="not estimable: '1'"):
         contrasts_fit(fit, np.array([0.0, 1.0, -1.0]))
+    with pytest.raises(ValueError, match="not estimable: '1'"):
+        contrasts_fit(fit, coefficients=[0, 1])
     assert np.isfinite(contrasts_fit(fit, np.array([0.0, 0.0, 1.0]))["stdev_unscaled"]).all()
 
 
