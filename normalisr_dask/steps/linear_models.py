@@ -14,7 +14,7 @@ from normalisr_dask.kernels.least_squares import NO_DESIGN, decorrelated, unscal
 from normalisr_dask.kernels.mean_variance import N_FACTS, fit_with_facts
 from normalisr_dask.results import LinearFit
 from normalisr_dask.steps.designs import Design, codes_of, gene_name, labels_of, parse_design, weights_of
-from normalisr_dask.steps.expression_input import ExpressionInput, read_expression
+from normalisr_dask.steps.expression_input import ExpressionInput, read_target
 from normalisr_dask.validation import check_choice
 
 
@@ -120,7 +120,8 @@ def check_expression(fits: GeneFits, genes: Any) -> None:
     """
     if (fits.n_known == 0).any():
         empty = np.flatnonzero(fits.n_known == 0)
-        msg = f"{empty.size} genes have no value at all, first {gene_name(genes, int(empty[0]))}; leave them out"
+        who, them = (f"{empty.size} genes have", "them") if empty.size > 1 else ("one gene has", "it")
+        msg = f"{who} no value at all, first {gene_name(genes, int(empty[0]))}; leave {them} out"
         raise ValueError(msg)
     if (fits.n_infinite > 0).any():
         place = int(np.argmax(fits.n_infinite > 0))
@@ -261,7 +262,7 @@ def lm_fit(
     check_choice(method, ("ls",), "method")
     check_choice(ndups, (None, 1), "ndups")
     del spacing
-    given = read_expression(data, layer, weights_layer)
+    given = read_target(data, layer, weights_layer)
     passes = given.passes
     n_samples = given.shape[1]
     parsed = parse_design(given.design if design is None else design, n_samples, given.samples)

@@ -134,7 +134,7 @@ def test_bad_input_is_refused(expression: np.ndarray, change: dict, error: type[
 
 def test_genes_that_cannot_be_fitted_are_named(expression: np.ndarray) -> None:
     table = pd.DataFrame(expression, index=[f"g{number}" for number in range(80)])
-    with pytest.raises(ValueError, match=r"1 genes have no value at all, first g7 \(row 7\)"):
+    with pytest.raises(ValueError, match=r"one gene has no value at all, first g7 \(row 7\)"):
         vooma_lm_fit(table.mask(np.arange(80)[:, None] == np.full(12, 7)), DESIGN)
     infinite = table.copy()
     infinite.iloc[4, 2] = np.inf
