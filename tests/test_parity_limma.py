@@ -241,6 +241,16 @@ def test_contrasts_that_are_kept(expression: np.ndarray) -> None:
     )
 
 
+@pytest.mark.parametrize("trend", [False, True])
+def test_effects_without_a_variance(expression: np.ndarray, trend: bool) -> None:
+    ours, theirs = both("lm_fit", expression, DESIGN.assign(all=1.0, again=1.0))
+    with pytest.warns(UserWarning, match="variance of effects cannot be estimated"):
+        found = limma.e_bayes(ours, trend=trend)
+    with pytest.warns(UserWarning, match="var_prior failed"):
+        expected = pylimma.e_bayes(theirs, trend=trend)
+    assert_same(found, expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("use", [(), ("block",), ("sample_weights",), ("block", "sample_weights")])
 def test_the_bladder_cancers(real_data: Path, use: tuple[str, ...]) -> None:

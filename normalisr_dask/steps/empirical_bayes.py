@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from normalisr_dask.kernels.robust_priors import fit_likelihood_robustly, fit_mo
 from normalisr_dask.kernels.variance_priors import VariancePrior, fit_likelihood, fit_moments, squeezed
 from normalisr_dask.results import LinearFit
 from normalisr_dask.steps.fit_access import keep_fit, need, open_fit
-from normalisr_dask.validation import check_not_negative, check_probability
+from normalisr_dask.validation import check_not_negative, check_positive, check_probability
 
 Floats = NDArray[np.float64]
 
@@ -62,8 +63,15 @@ def moderate(
     Raises
     ------
     ValueError
-        If no gene has residual degrees of freedom, or the trend has another length or cannot be had.
+        If no gene has residual degrees of freedom, the trend has another length or cannot be had, or the shares of
+        genes are none.
+    TypeError
+        If the trend or the shares are no numbers.
     """
+    _check_pair(winsor_tail_p, "winsor_tail_p")
+    if not 0 <= winsor_tail_p[0] < 1 - winsor_tail_p[1] <= 1:
+        msg = f"expected winsor_tail_p as two shares of genes, together below 1, found {winsor_tail_p}"
+        raise ValueError(msg)
     sigma, df = np.asarray(fit["sigma"]), np.asarray(fit["df_residual"], dtype=np.float64)
     if not (df > 0).any() or not np.isfinite(sigma).any():
         msg = "no gene has residual degrees of freedom, so there is no variance to test with; use more samples"
@@ -78,13 +86,23 @@ def moderate(
     return Moderated(prior, squeezed(variances, df, prior), df_total)
 
 
+def _check_pair(values: Any, name: str) -> None:
+    if np.shape(values) != (2,) or not all(isinstance(value, Real) for value in values):
+        msg = f"expected {name} as two numbers, found {values!r}"
+        raise TypeError(msg)
+
+
 def _covariate(fit: LinearFit, trend: Any, n_genes: int) -> Floats | None:
     if isinstance(trend, bool | np.bool_):
         if not trend:
             return None
         need(fit, ("Amean",), "trend=True")
         return np.asarray(fit["Amean"], dtype=np.float64)
-    covariate = np.asarray(trend, dtype=np.float64)
+    covariate = np.asarray(trend)
+    if covariate.dtype.kind not in "iuf":
+        msg = f"expected trend as True, False or one number for each of {n_genes} genes, found {covariate.dtype}"
+        raise TypeError(msg)
+    covariate = covariate.astype(np.float64)
     if covariate.shape != (n_genes,):
         msg = f"expected trend as True, False or one number for each of {n_genes} genes, found shape {covariate.shape}"
         raise ValueError(msg)
@@ -165,7 +183,7 @@ def e_bayes(
     ValueError
         If the fit lacks something, no gene has residual degrees of freedom, or a trend does not fit.
     TypeError
-        If it is no fit.
+        If it is no fit, or an option is no number.
 
     Warns
     -----
@@ -182,6 +200,7 @@ def e_bayes(
     .. [2] Phipson et al., Annals of Applied Statistics 10:946 (2016), doi:10.1214/16-AOAS920.
     """
     check_probability(proportion, "proportion")
+    _check_pair(stdev_coef_lim, "stdev_coef_lim")
     fit = open_fit(data, key)
     need(fit, ("coefficients", "stdev_unscaled", "sigma", "df_residual"), "e_bayes")
     moderated = moderate(fit, trend, span, winsor_tail_p, robust=robust, legacy=legacy)
@@ -215,12 +234,12 @@ def _log_odds(
     )
     variances = per_column
     if np.isnan(per_column).any():
-        if (np.isnan(per_column) & ~np.isnan(t).all(axis=0)).any():
-            message = "the variance of effects cannot be estimated; it is taken to be that of residuals"
-            warnings.warn(message, UserWarning, stacklevel=3)
+        message = "the variance of effects cannot be estimated; it is taken to be that of residuals"
+        warnings.warn(message, UserWarning, stacklevel=3)
         default = np.broadcast_to(1.0 / prior_scale, (t.shape[0],))[:, None]
         variances = np.where(np.isnan(per_column), default, per_column)
-        per_column = np.where(np.isnan(per_column), float(default[0, 0]), per_column)
+        # limma's own rule where s₀² follows a trend: columns take the values of the first genes, one after another
+        per_column[np.isnan(per_column)] = np.resize(default, np.count_nonzero(np.isnan(per_column)))
     lods = tests.log_odds(t, unscaled, moderated.df_total, variances, moderated.prior_df, proportion)
     return {"var_prior": per_column, "lods": lods}
 
@@ -274,7 +293,7 @@ def treat(
     ValueError
         If the threshold is not positive, the fit lacks something, or no gene has residual degrees of freedom.
     TypeError
-        If it is no fit.
+        If it is no fit, or an option is no number.
 
     References
     ----------
@@ -283,12 +302,13 @@ def treat(
     fit = open_fit(data, key)
     need(fit, ("coefficients", "stdev_unscaled", "sigma", "df_residual"), "treat")
     if lfc is None:
+        check_positive(fc, "fc")
         if not fc >= 1:
             msg = f"expected a fold change fc of at least 1, found {fc}"
             raise ValueError(msg)
         lfc = float(np.log2(fc))
+    check_not_negative(lfc if not isinstance(lfc, Real) else abs(lfc), "lfc")
     threshold = abs(float(lfc))
-    check_not_negative(threshold, "lfc")
     moderated = moderate(fit, trend, span, winsor_tail_p, robust=robust, legacy=legacy)
     for name in ("lods", "F", "F_p_value", "var_prior", "proportion"):
         fit.pop(name, None)

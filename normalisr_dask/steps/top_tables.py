@@ -13,7 +13,7 @@ from normalisr_dask.kernels.p_adjustment import METHODS, adjust
 from normalisr_dask.results import LinearFit
 from normalisr_dask.steps.contrasts import coefficient_positions
 from normalisr_dask.steps.fit_access import open_fit
-from normalisr_dask.validation import check_choice
+from normalisr_dask.validation import check_choice, check_not_negative
 
 ALIASES = {"fdr": "BH", "bh": "BH", "by": "BY"}
 SORTING = {
@@ -114,6 +114,7 @@ def top_table(
         msg = "the fit has no tests; run e_bayes or treat first"
         raise ValueError(msg)
     method = adjustment(adjust_method)
+    check_not_negative(0 if number == np.inf else number, "number")
     if fc is not None:
         if fc < 1:
             msg = f"expected a fold change fc of at least 1, found {fc}"
