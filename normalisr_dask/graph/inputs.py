@@ -130,6 +130,16 @@ def in_long_blocks(values: Any, name: str) -> Any:
     )
 
 
+def sparse_if_few(values: Any, share: float) -> Any:
+    """Return a NumPy matrix with at most this share of non-zeros as a sparse one, anything else as it is.
+
+    For groupings, which meet every block of genes: looking for their non-zeros once takes less than in every block.
+    """
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "biuf":
+        return values
+    return scipy.sparse.csc_array(values) if np.count_nonzero(values) <= share * values.size else values
+
+
 def _from_blocks(blocks: Sequence[Any], meta: Any) -> da.Array:
     """Return blocks of cells as one array.
 

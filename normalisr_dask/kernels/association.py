@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 #: Groupings with at most this share of non-zeros are multiplied entry by entry, others as dense matrices.
 SPARSE_BELOW = 0.05
+#: Cells and genes of which a core keeps the residuals at hand while it multiplies them.
+CELLS_AT_ONCE, GENES_AT_ONCE = 512, 128
 #: A sum of squares of residuals that were formed entry by entry is rounding below this share of the raw one.
 ENTRY_ROUNDING = 1e-28
 #: A sum of squares that is a difference of sums is rounding below this share of what was subtracted from.
@@ -177,38 +179,68 @@ def residual_products(
         if np.count_nonzero(values) > SPARSE_BELOW * values.size:
             residual = expression - coefficients @ covariates
             return np.asarray((values - grouping_coefficients @ covariates) @ residual.T)
-    by_cell = scipy.sparse.csc_array(rows, dtype=np.float64)
-    products = np.zeros((len(expression), rows.shape[0]))
-    with_covariates = np.zeros((len(expression), len(covariates)))
-    _add_entry_products(
-        expression,
-        coefficients,
-        covariates,
-        by_cell.indptr,
-        by_cell.indices,
-        by_cell.data,
-        products,
-        with_covariates,
-    )
-    return np.asarray((products - with_covariates @ grouping_coefficients.T).T)
+    by_grouping = scipy.sparse.csr_array(rows, dtype=np.float64)
+    by_grouping.sort_indices()
+    products = np.empty((rows.shape[0], len(expression)))
+    for start in range(0, len(expression), GENES_AT_ONCE):
+        genes = slice(start, start + GENES_AT_ONCE)
+        own_coefficients = np.ascontiguousarray(coefficients[genes].T)
+        sums, with_covariates = np.zeros((len(products), own_coefficients.shape[1])), np.zeros_like(own_coefficients)
+        _add_entry_products(
+            expression[genes],
+            own_coefficients,
+            covariates,
+            by_grouping.indptr,
+            by_grouping.indices,
+            by_grouping.data,
+            sums,
+            with_covariates,
+        )
+        products[:, genes] = sums - grouping_coefficients @ with_covariates
+    return products
 
 
 @njit(nogil=True, cache=True)
 def _add_entry_products(  # type: ignore[no-untyped-def]
-    expression, coefficients, covariates, offsets, rows, values, products, with_covariates
+    expression, coefficients, covariates, offsets, cells, values, products, with_covariates
 ):
-    residual = np.empty(expression.shape[1])
-    for gene in range(expression.shape[0]):
-        remove_covariates_of_row(expression[gene], coefficients[gene], covariates, residual)
-        for row in range(covariates.shape[0]):
-            total = 0.0
-            for cell in range(residual.size):
-                total += residual[cell] * covariates[row, cell]
-            with_covariates[gene, row] = total
-        of_gene = products[gene]
-        for cell in range(residual.size):
-            for entry in range(offsets[cell], offsets[cell + 1]):
-                of_gene[rows[entry]] += values[entry] * residual[cell]
+    """Add up the entries of all groupings; cells of a grouping ascend. Some cells at a time, so that a core keeps them.
+
+    Residuals are cells × genes: a sum adds up the genes of a cell one beside the other.
+    """
+    n_genes, n_cells = expression.shape
+    entries = offsets[:-1].copy()
+    residual = np.empty((CELLS_AT_ONCE, n_genes))
+    for start in range(0, n_cells, CELLS_AT_ONCE):
+        stop = min(start + CELLS_AT_ONCE, n_cells)
+        for cell in range(start, stop):
+            of_cell = residual[cell - start]
+            for gene in range(n_genes):
+                of_cell[gene] = expression[gene, cell]
+            for row in range(covariates.shape[0]):
+                _add_multiple(-covariates[row, cell], coefficients[row], of_cell)
+            for row in range(covariates.shape[0]):
+                _add_multiple(covariates[row, cell], of_cell, with_covariates[row])
+        for grouping in range(products.shape[0]):
+            entry, last = entries[grouping], offsets[grouping + 1]
+            sums = products[grouping]
+            while entry + 3 < last and cells[entry + 3] < stop:  # four at a time: the sums are read and written once
+                first, second = residual[cells[entry] - start], residual[cells[entry + 1] - start]
+                third, fourth = residual[cells[entry + 2] - start], residual[cells[entry + 3] - start]
+                a, b, c, d = values[entry], values[entry + 1], values[entry + 2], values[entry + 3]
+                for gene in range(n_genes):
+                    sums[gene] += a * first[gene] + b * second[gene] + c * third[gene] + d * fourth[gene]
+                entry += 4
+            while entry < last and cells[entry] < stop:
+                _add_multiple(values[entry], residual[cells[entry] - start], sums)
+                entry += 1
+            entries[grouping] = entry
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _add_multiple(factor, values, sums):  # type: ignore[no-untyped-def]
+    for position in range(values.size):
+        sums[position] += factor * values[position]
 
 
 def residual_variance(squares: Floats, *, n_cells: int) -> Floats:

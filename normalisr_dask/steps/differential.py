@@ -4,7 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from normalisr_dask.graph.inputs import as_rows, in_long_blocks
+from normalisr_dask.graph.inputs import as_rows, in_long_blocks, sparse_if_few
+from normalisr_dask.kernels.association import SPARSE_BELOW
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.steps.association import AssociationInputs, loss_of_rank, result_of, simple_moments
 from normalisr_dask.steps.covariates import as_they_are, orthonormal_basis
@@ -139,7 +140,7 @@ def de(
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
     basis = as_they_are(covariates) if single == 4 and mpc > 0 else orthonormal_basis(covariates)
     inputs = AssociationInputs(
-        as_rows(dg, "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK}),
+        as_rows(sparse_if_few(dg, SPARSE_BELOW), "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK}),
         expression,
         basis,
         expression.residuals(basis.rows, basis.gram),

@@ -7,7 +7,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from layouts import DENSE_KINDS, SPARSE_KINDS, laid_out
 
-from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector, cells_per_block, is_sparse
+from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector, cells_per_block, is_sparse, sparse_if_few
 
 VALUES = np.random.default_rng(0).integers(0, 3, size=(6, 10))
 CHUNKS = ((2, 4), (3, 7))
@@ -73,3 +73,13 @@ def test_vectors(values):
 def test_dask_knows_the_size_of_sparse_chunks(container):
     block = container(scipy.sparse.random_array((1000, 1000), density=0.05, rng=0))
     assert sizeof(block) >= block.data.nbytes + block.indices.nbytes
+
+
+def test_only_matrices_of_few_non_zeros_become_sparse():
+    few, many = np.eye(30), np.ones((2, 3))
+    assert scipy.sparse.issparse(sparse_if_few(few, 0.05))
+    np.testing.assert_array_equal(sparse_if_few(few, 0.05).toarray(), few)
+    assert sparse_if_few(few, 0.02) is few
+    assert sparse_if_few(many, 0.05) is many
+    lazy = da.from_array(few)
+    assert sparse_if_few(lazy, 0.05) is lazy
