@@ -29,7 +29,7 @@ from distributed.core import rpc
 from distributed.system import memory_limit as machine_memory
 from distributed.utils import LoopRunner, import_term
 
-from normalisr_dask.process_memory import peak_bytes
+from normalisr_dask.process_memory import bytes_read, peak_bytes
 from normalisr_dask.validation import check_count
 from normalisr_dask.worker_plugin import OneThreadInLibraries
 
@@ -219,6 +219,22 @@ def worker_peaks(client: Client) -> dict[str, int]:
         Bytes by worker address; a worker that has just died is left out.
     """
     return dict(client.run(peak_bytes, on_error="ignore"))
+
+
+def worker_reads(client: Client) -> dict[str, int]:
+    """Ask every worker how many bytes it has read from files since it started.
+
+    Parameters
+    ----------
+    client
+        A connected client.
+
+    Returns
+    -------
+    dict
+        Bytes by worker address; a worker that has just died is left out.
+    """
+    return dict(client.run(bytes_read, on_error="ignore"))
 
 
 def memory_limits(client: Client) -> dict[str, int]:

@@ -13,7 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from normalisr_dask.calibration import QQ_POINTS, calibrate
-from normalisr_dask.cluster import memory_limits, worker_peaks
+from normalisr_dask.cluster import memory_limits, worker_peaks, worker_reads
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests
@@ -223,13 +223,14 @@ class Run:
             return
         self.results.remove(name)
         self.progress.stage_started(name, stage_titles(self.settings)[name], self._tasks(name))
-        start = time.perf_counter()
+        start, read_before = time.perf_counter(), worker_reads(self.client)
         with watched(self.client, name, self.progress), recorded_warnings() as warned:
             details = work()
         seconds = time.perf_counter() - start
         peak_worker_bytes = max(worker_peaks(self.client).values(), default=0)
-        peaks = {"peak_worker_bytes": peak_worker_bytes, "peak_client_bytes": peak_bytes()}
-        self.manifest.record(name, {"seconds": seconds, **peaks, "warnings": warned, **details})
+        n_read = sum(now - read_before.get(worker, 0) for worker, now in worker_reads(self.client).items())
+        use = {"peak_worker_bytes": peak_worker_bytes, "peak_client_bytes": peak_bytes(), "bytes_read": n_read}
+        self.manifest.record(name, {"seconds": seconds, **use, "warnings": warned, **details})
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
 
     def _tasks(self, name: str) -> int:
