@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 Block: TypeAlias = Any
 
 
+def by_columns(block: Block) -> scipy.sparse.csc_array:
+    """Return the block as CSC; one that is CSC is returned as it is, where SciPy's constructor may copy its entries."""
+    return block.tocsc() if scipy.sparse.issparse(block) else scipy.sparse.csc_array(block)
+
+
 def as_sparse(block: Block) -> scipy.sparse.csc_array:
     """Return the block as CSC without stored zeros."""
-    sparse = scipy.sparse.csc_array(block)
+    sparse = by_columns(block)
     if np.any(sparse.data == 0):
         sparse = sparse.copy()
         sparse.eliminate_zeros()

@@ -5,7 +5,7 @@ import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.blocks import Block
+from normalisr_dask.kernels.blocks import Block, by_columns
 
 
 def check_counts(
@@ -83,7 +83,7 @@ def gene_sums(
     kept = np.ones(n_cells, dtype=bool) if cells_kept is None else cells_kept
     shares = np.zeros(n_cells) if cell_totals is None else 1.0 / np.maximum(cell_totals, 1)
     if scipy.sparse.issparse(block):
-        sparse = scipy.sparse.csc_array(block)
+        sparse = by_columns(block)
         sums = np.zeros((n_genes, 3))
         _add_by_gene(sparse.indptr, sparse.indices, sparse.data, kept, shares, sums)
         return sums
@@ -102,7 +102,7 @@ def cell_sums(
     """Return per cell, over the kept genes, total count and number of non-zero genes, float64 (2, cells)."""
     block = check_counts(block, cell_index, gene_index)
     if scipy.sparse.issparse(block):
-        sparse = scipy.sparse.csc_array(block)
+        sparse = by_columns(block)
         sums = np.zeros((2, block.shape[1]))
         kept = np.ones(block.shape[0], dtype=bool) if genes_kept is None else genes_kept
         _add_by_cell(sparse.indptr, sparse.indices, sparse.data, kept, sums)

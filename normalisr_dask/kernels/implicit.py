@@ -20,7 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from normalisr_dask.kernels.blocks import Block, as_sparse, dense_float, scatter_entries
+from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_float, scatter_entries
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
 from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
@@ -59,7 +59,7 @@ class Deviations(NamedTuple):
 
 def coded_deviations(block: Block) -> Deviations:
     """Return s = f(k) − f(0) of a block of counts; the total of all counts cancels. Stored zeros have s = 0."""
-    sparse = scipy.sparse.csc_array(block)
+    sparse = by_columns(block)
     codes, by_count = coded(sparse.data, lambda k: digamma(k + 1.0) - digamma(1.0))
     return Deviations(sparse.indptr, sparse.indices, codes, by_count, sparse.shape)
 
@@ -355,7 +355,7 @@ def entry_products(block: Block, rows: Block, *, weights: Floats, gene_scaling: 
         of_cells = np.ascontiguousarray(dense_float(rows).T)
         _add_dense_products(*own[:4], of_cells, log_weights, gene_scaling, sums)
         return np.ascontiguousarray(sums.T)
-    by_cell = scipy.sparse.csc_array(rows)
+    by_cell = by_columns(rows)
     products = np.zeros((rows.shape[0], own.shape[0]))
     of_rows = (by_cell.indptr, by_cell.indices, dense_float(by_cell.data))
     _add_row_products(*own[:4], *of_rows, log_weights, gene_scaling, products)

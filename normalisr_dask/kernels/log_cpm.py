@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.special import digamma, ndtri, polygamma
 
-from normalisr_dask.kernels.blocks import Block, as_sparse, dense_from_entries
+from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_from_entries
 from normalisr_dask.kernels.counts import cell_sums, check_counts
 
 LOG_MILLION = float(np.log(1e6))
@@ -77,7 +77,7 @@ def cell_summary(block: Block, *, cell_index: NDArray[np.int64], gene_index: NDA
     sums = cell_sums(block, cell_index=cell_index, gene_index=gene_index)
     if not scipy.sparse.issparse(block):
         return np.vstack([sums, posterior_proportion(block, 0.0).sum(axis=0)])
-    sparse = scipy.sparse.csc_array(block)
+    sparse = by_columns(block)
     at_zero = posterior_proportion(np.zeros(1, dtype=np.int64), 0.0)
     codes, values = coded(sparse.data, lambda k: np.exp(digamma(k + 1.0) - digamma(2.0)) - at_zero)
     above_zero = np.empty(sparse.shape[1])
