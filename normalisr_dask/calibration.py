@@ -1,5 +1,8 @@
 """How calibrated the tests of a run are: over its negative controls, and over its groupings with permuted cells."""
 
+from collections.abc import Sequence
+from itertools import chain, compress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
@@ -8,7 +11,9 @@ from numpy.typing import NDArray
 
 from normalisr_dask.grouping_tests import GroupingTests
 from normalisr_dask.kernels.calibration import Histogram, add_histograms, genomic_inflation, qq_points
+from normalisr_dask.partitions import Standing
 from normalisr_dask.steps.calibration import histogram
+from normalisr_dask.storage.histograms import save_histogram, saved_histogram
 
 QQ_POINTS = 200
 TESTED, CONTROL, PERMUTED = "tested", "control", "permuted"
@@ -33,7 +38,14 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-    tests: GroupingTests, rows: NDArray[np.int64], *, permutations: int, seed: int, rows_at_a_time: int
+    tests: GroupingTests,
+    rows: NDArray[np.int64],
+    *,
+    permutations: int,
+    seed: int,
+    rows_at_a_time: int,
+    folder: Path,
+    standing: Standing,
 ) -> dict[str, Calibration]:
     """Compute genomic inflation and quantiles of P-values.
 
@@ -50,6 +62,10 @@ def calibrate(
         Of the permutations; each has its own stream.
     rows_at_a_time
         Groupings that are tested in one submission to the scheduler.
+    folder
+        Where the histogram of each submission of permuted cells is kept, and taken from if it is there.
+    standing
+        Is told the share of these that are there.
 
     Returns
     -------
@@ -73,7 +89,7 @@ def calibrate(
     histograms: dict[str, Histogram] = dict(zip(lazy, dask.compute(*lazy.values()), strict=True))
     if permutations:
         seeds = np.random.SeedSequence(seed).spawn(permutations)
-        histograms[PERMUTED] = add_histograms([_permuted(tests, rows, child, rows_at_a_time) for child in seeds])
+        histograms[PERMUTED] = _permuted(tests, rows, seeds, rows_at_a_time, folder, standing)
     return {
         family: _calibration(of_tests)
         for family, of_tests in histograms.items()
@@ -82,15 +98,27 @@ def calibrate(
 
 
 def _permuted(
-    tests: GroupingTests, rows: NDArray[np.int64], seed: np.random.SeedSequence, rows_at_a_time: int
+    tests: GroupingTests,
+    rows: NDArray[np.int64],
+    seeds: Sequence[np.random.SeedSequence],
+    rows_at_a_time: int,
+    folder: Path,
+    standing: Standing,
 ) -> Histogram:
-    """Return the histogram of the tests with permuted cells."""
-    n_cells = tests.results.read("normalisation", "cell").size
-    order = np.random.default_rng(seed).permutation(n_cells)
-    log10_p = tests.tested(rows, order=order)["log10_pvalue"]
+    """Return the histogram of the tests with permuted cells; that of each submission is kept in a file."""
     starts = range(0, rows.size, rows_at_a_time)
-    parts = (histogram(log10_p[start : start + rows_at_a_time], log10=True) for start in starts)
-    return add_histograms([dask.compute(part)[0] for part in parts])
+    parts = [[folder / f"{number}_{start}.npy" for start in starts] for number in range(len(seeds))]
+    is_missing = [[not path.is_file() for path in of_permutation] for of_permutation in parts]
+    standing(1 - np.sum(is_missing) / max(1, len(seeds) * len(starts)))
+    n_cells = tests.results.read("normalisation", "cell").size
+    for seed, paths, missing in zip(seeds, parts, is_missing, strict=True):
+        if any(missing):
+            order = np.random.default_rng(seed).permutation(n_cells)
+            log10_p = tests.tested(rows, order=order)["log10_pvalue"]
+        for start, path in compress(zip(starts, paths, strict=True), missing):
+            part = histogram(log10_p[start : start + rows_at_a_time], log10=True)
+            save_histogram(path, dask.compute(part)[0])
+    return add_histograms([saved_histogram(path) for path in chain.from_iterable(parts)])
 
 
 def _calibration(of_tests: Histogram) -> Calibration:

@@ -8,18 +8,26 @@ from typing import Any
 import dask
 import dask.array as da
 
-from normalisr_dask.partitions import made_with, store
+from normalisr_dask.partitions import Standing, made_with, store, tell_nobody
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.coexpression import coex
 from normalisr_dask.steps.network import edge_panels
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.storage.result_tables import has_edges, save_edges, save_stored_edges, saved_edges, write_edges
+from normalisr_dask.storage.result_tables import (
+    panels_without_edges,
+    save_edges,
+    save_stored_edges,
+    saved_edges,
+    write_edges,
+)
 from normalisr_dask.stored_expression import expression_of_level
 
 
-def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan, *, level: int = 0) -> int:
+def store_gene_pairs(
+    results: ResultStore, counts: Counts, plan: RunPlan, *, level: int = 0, standing: Standing = tell_nobody
+) -> int:
     """Fill the stage ``coex``: P-value and mean product of all gene pairs, tile by tile.
 
     Parameters
@@ -32,6 +40,8 @@ def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan, *, lev
         Of the run.
     level
         Number of gene sets removed before; the stage is named after it, as is the table of edges.
+    standing
+        Is told the share of it that an interrupted run has left.
 
     Returns
     -------
@@ -49,17 +59,25 @@ def store_gene_pairs(results: ResultStore, counts: Counts, plan: RunPlan, *, lev
         {"gene": tiles.side, "gene_2": tiles.side},
         made_with=made_with(plan, gene_sets=_gene_sets(results, level)),
     )
-    store(arrays, {name: getattr(tested, name) for name in arrays})
+    store(arrays, {name: getattr(tested, name) for name in arrays}, standing=standing)
     results.publish(stage)
     return genes.size * (genes.size - 1) // 2
 
 
-def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: float, *, level: int = 0) -> int:
+def store_network(
+    results: ResultStore,
+    counts: Counts,
+    plan: RunPlan,
+    qcut: float,
+    *,
+    level: int = 0,
+    standing: Standing = tell_nobody,
+) -> int:
     """Write the table of edges and fill the stage ``edges``: from stored P-values if there are any, or without them.
 
     Parameters
     ----------
-    results, counts, plan, level
+    results, counts, plan, level, standing
         As for :func:`store_gene_pairs`.
     qcut
         Largest Q-value of an edge.
@@ -79,7 +97,9 @@ def store_network(results: ResultStore, counts: Counts, plan: RunPlan, qcut: flo
         tasks = _stored_panels(results, stored, genes.size, rows, qcut, folder)
     else:
         tasks = _panels(*expression_of_level(results, counts, level), plan, qcut, folder)
-    dask.compute(*(task for number, task in enumerate(tasks) if not has_edges(folder, number)))
+    missing = [tasks[number] for number in panels_without_edges(folder, len(tasks))]
+    standing(1 - len(missing) / len(tasks))
+    dask.compute(*missing)
     degree = write_edges(results, genes, saved_edges(folder, len(tasks)), level=level)
     results.write(stage_of_level("edges", level), {"gene": genes}, {"degree": degree})
     return int(degree.sum())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.ontology import NoEnrichmentError, check_gene_ontology
+from normalisr_dask.partitions import Standing
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.results import TopTerm
 from normalisr_dask.schema import is_of_level, stage_of_level
@@ -66,6 +67,8 @@ class GeneSetLevels:
         Of the whole count store.
     plan
         Of the run.
+    standing
+        Is told the share of a stage that an interrupted run has left.
     """
 
     settings: RunSettings
@@ -73,6 +76,7 @@ class GeneSetLevels:
     manifest: Manifest
     counts: Counts
     plan: RunPlan
+    standing: Standing
 
     def stages(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         """Yield the stages and the work of each, which returns its details.
@@ -116,12 +120,12 @@ class GeneSetLevels:
                 remove_table(self.results, stage)
 
     def _gene_pairs(self, level: int) -> dict[str, Any]:
-        n_pairs = store_gene_pairs(self.results, self.counts, self.plan, level=level)
+        n_pairs = store_gene_pairs(self.results, self.counts, self.plan, level=level, standing=self.standing)
         return {"note": f"{n_pairs:,} gene pairs", **self._made_with}
 
     def _network(self, level: int) -> dict[str, Any]:
         qcut = self.settings.qcut
-        n_edges = store_network(self.results, self.counts, self.plan, qcut, level=level)
+        n_edges = store_network(self.results, self.counts, self.plan, qcut, level=level, standing=self.standing)
         return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, **self._made_with}
 
     def _top_term(self, level: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Writing stages in partitions: what an interrupted run has written already is not computed again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.planning import RunPlan
+from normalisr_dask.storage.locations import for_tasks
 from normalisr_dask.storage.result_store import stored_chunks
 
 
@@ -19,7 +20,21 @@ def made_with(plan: RunPlan, **further: Any) -> dict[str, Any]:
     return {"version": version("normalisr-dask"), "cells_per_block": plan.cells_per_block, **further}
 
 
-def store(arrays: Mapping[str, zarr.Array], lazy: Mapping[str, da.Array], *, rows_at_a_time: int | None = None) -> None:
+#: Is told which share of a stage an interrupted run has left.
+Standing = Callable[[float], None]
+
+
+def tell_nobody(share: float) -> None:
+    """Take a share and do nothing."""
+
+
+def store(
+    arrays: Mapping[str, zarr.Array],
+    lazy: Mapping[str, da.Array],
+    *,
+    rows_at_a_time: int | None = None,
+    standing: Standing = tell_nobody,
+) -> None:
     """Compute lazy arrays and write them into the chunks of their targets, but for those that stand there.
 
     Parameters
@@ -30,15 +45,18 @@ def store(arrays: Mapping[str, zarr.Array], lazy: Mapping[str, da.Array], *, row
         Sources by name.
     rows_at_a_time
         Rows that are computed in one submission to the scheduler, a multiple of the targets' chunks; None for all.
+    standing
+        Is told the share of chunks that stand.
     """
     targets = [arrays[name] for name in lazy]
     sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
     missing = [~stored_chunks(target) for target in targets]
+    standing(1 - sum(mask.sum() for mask in missing) / sum(mask.size for mask in missing))
     n_rows = len(sources[0])
     for start in range(0, n_rows, rows_at_a_time or n_rows):
         rows = range(start, min(start + (rows_at_a_time or n_rows), n_rows))
         parts = [
-            (part, target, region)
+            (part, for_tasks(target), region)
             for source, target, mask in zip(sources, targets, missing, strict=True)
             for part, region in _missing_parts(source, mask, rows)
         ]

@@ -13,7 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from normalisr_dask.calibration import QQ_POINTS, calibrate
-from normalisr_dask.cluster import memory_limits, worker_peaks, worker_reads
+from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests
@@ -26,9 +26,9 @@ from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes
 from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
 from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
-from normalisr_dask.schema import kind_of
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.stage_use import measured
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
@@ -40,6 +40,7 @@ from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import write_de_table
+from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.stored_expression import log_cpm_of
 from normalisr_dask.summary import RunSummary, summarise
 
@@ -140,7 +141,7 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
         If an input does not fit the store, a task would not fit into the workers' memory limit, or the output folder
         holds another run, or one that is going on.
     OSError
-        If the disk of the output folder is full.
+        If the disk of the output folder is full, or object storage refuses or does not answer.
 
     Notes
     -----
@@ -148,10 +149,11 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     the same settings and inputs skips what is recorded. Cost: some four passes over the counts for quality control,
     four for normalisation, two for differential expression, each O(non-zeros).
     """
-    with disk_full_errors(settings.output, "stages that are done stay; make room and run the same command again"):
+    stay = "stages that are done stay; make room and run the same command again"
+    with url_errors(settings.output), disk_full_errors(settings.output, stay):
         prepared = Run(settings, client, progress or Silent())  # refuses what cannot be run before a file is written
-        with locked(settings.output):
-            return prepared.run()
+        with locked(settings.output) as still_held:
+            return prepared.run(still_held)
 
 
 class Run:
@@ -176,13 +178,16 @@ class Run:
         self.results = ResultStore(settings.output)
         self.manifest = Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))
 
-    def run(self) -> RunSummary:
-        """Run all stages."""
-        start = time.perf_counter()
+    def run(self, still_held: Callable[[], None]) -> RunSummary:
+        """Run all stages, but not after the lock of the output was lost."""
+        start, self.still_held = time.perf_counter(), still_held
+        self.peaks = [(max(worker_peaks(self.client).values(), default=0), peak_bytes())]
         self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), fingerprints(self.settings))
         self.manifest.record_warnings(self.warned)
         self.results.create()
+        self._tell_plan()
         self._stage("qc", self._qc)
+        self._tell_plan()
         self._stage("normalisation", self._normalisation)
         if self.inputs.screen is not None:
             self._stage("de", partial(self._de, self.inputs.screen))
@@ -195,7 +200,9 @@ class Run:
             self._forget_if_other("edges", "qcut")
             self._stage("edges", self._edges)
         if self.settings.go is not None:
-            levels = GeneSetLevels(self.settings, self.results, self.manifest, self._counts(), self.plan)
+            levels = GeneSetLevels(
+                self.settings, self.results, self.manifest, self._counts(), self.plan, self.progress.stage_stands
+            )
             for stage, work in levels.stages():
                 self._stage(stage, work)
         self.results.clear_work()
@@ -205,8 +212,8 @@ class Run:
             cells_total=self.inputs.store.n_cells,
             genes_total=self.inputs.store.n_genes,
             seconds=time.perf_counter() - start,
-            peak_worker_bytes=max(worker_peaks(self.client).values(), default=0),
-            peak_client_bytes=peak_bytes(),
+            peak_worker_bytes=max(peak for peak, _ in self.peaks),
+            peak_client_bytes=max(peak for _, peak in self.peaks),
         )
 
     def _forget_if_other(self, stage: str, *names: str) -> None:
@@ -217,29 +224,33 @@ class Run:
 
     def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do a stage and record it, unless an earlier run has."""
-        if self.manifest.is_done(name) and self.results.has(name):
+        if self._is_done(name):
             details = self.manifest.stage(name)
             self.progress.stage_finished(name, details["seconds"], resumed=True, note=details["note"])
             return
+        self.still_held()
         self.results.remove(name)
-        self.progress.stage_started(name, stage_titles(self.settings)[name], self._tasks(name))
-        start, read_before = time.perf_counter(), worker_reads(self.client)
-        with watched(self.client, name, self.progress), recorded_warnings() as warned:
+        self.progress.stage_started(name, stage_titles(self.settings)[name], self.planned[name].tasks)
+        with (
+            watched(self.client, name, self.progress),
+            recorded_warnings() as warned,
+            measured(self.client) as use,
+        ):
             details = work()
-        seconds = time.perf_counter() - start
-        peak_worker_bytes = max(worker_peaks(self.client).values(), default=0)
-        n_read = sum(now - read_before.get(worker, 0) for worker, now in worker_reads(self.client).items())
-        use = {"peak_worker_bytes": peak_worker_bytes, "peak_client_bytes": peak_bytes(), "bytes_read": n_read}
-        self.manifest.record(name, {"seconds": seconds, **use, "warnings": warned, **details})
-        self.progress.stage_finished(name, seconds, resumed=False, note=details["note"])
+        self.manifest.record(name, {**use, "warnings": warned, **details})
+        self.peaks.append((use["peak_worker_bytes"], use["peak_client_bytes"]))
+        seconds = use.pop("seconds")
+        self.progress.stage_finished(name, seconds, resumed=False, note=details["note"], use=use)
 
-    def _tasks(self, name: str) -> int:
-        """Return about how many tasks the stage has; quality control, once done, has left fewer genes than planned."""
+    def _is_done(self, name: str) -> bool:
+        return self.manifest.is_done(name) and self.results.has(name)
+
+    def _tell_plan(self) -> None:
+        """Tell all stages and those that are done; quality control, once done, has left fewer genes than planned."""
         qc_done = self.results.has("qc")
         n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
-        if name == "calibration":
-            return max(1, self.settings.permutations) * self.plan.tasks(n_genes)["de"]
-        return self.plan.tasks(n_genes)[kind_of(name)]
+        self.planned = {stage.name: stage for stage in self.plan.of_genes(n_genes)}
+        self.progress.run_planned(list(self.planned.values()), [name for name in self.planned if self._is_done(name)])
 
     def _counts(self) -> Counts:
         return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)
@@ -351,7 +362,12 @@ class Run:
             made_with=made_with(self.plan),
         )
         arrays["n_cells"][...] = n_cells[rows]
-        store(arrays, tested | {"qvalue": qvalue}, rows_at_a_time=self.plan.groupings_per_submission)
+        store(
+            arrays,
+            tested | {"qvalue": qvalue},
+            rows_at_a_time=self.plan.groupings_per_submission,
+            standing=self.progress.stage_stands,
+        )
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
         self.results.publish("de")
@@ -377,12 +393,15 @@ class Run:
     def _calibration(self, screen: Screen) -> dict[str, Any]:
         tested = set(self.results.read("de", "grouping"))
         rows = np.array([row for row, name in enumerate(screen.groupings.names) if name in tested])
+        blocks = {"block": self.plan.groupings_per_block, "rows_at_a_time": self.plan.groupings_per_submission}
         families = calibrate(
             self._tests(screen),
             rows,
             permutations=self.settings.permutations,
             seed=self.settings.seed,
             rows_at_a_time=self.plan.groupings_per_submission,
+            folder=self.results.work_folder("calibration", made_with(self.plan, seed=self.settings.seed, **blocks)),
+            standing=self.progress.stage_stands,
         )
         names, values = list(families), list(families.values())
         points = [str(number) for number in range(1, QQ_POINTS + 1)]
@@ -404,11 +423,12 @@ class Run:
         return GroupingTests(self.settings, screen, self.results, self._counts(), self.plan.groupings_per_block)
 
     def _coex(self) -> dict[str, Any]:
-        return {"note": f"{store_gene_pairs(self.results, self._counts(), self.plan):,} gene pairs"}
+        n_pairs = store_gene_pairs(self.results, self._counts(), self.plan, standing=self.progress.stage_stands)
+        return {"note": f"{n_pairs:,} gene pairs"}
 
     def _edges(self) -> dict[str, Any]:
         qcut = self.settings.qcut
-        n_edges = store_network(self.results, self._counts(), self.plan, qcut)
+        n_edges = store_network(self.results, self._counts(), self.plan, qcut, standing=self.progress.stage_stands)
         return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, "qcut": qcut}
 
 

@@ -12,7 +12,7 @@ from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes,
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
-from normalisr_dask.schema import stage_of_level
+from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.counts import default_cells_per_block
@@ -29,6 +29,10 @@ LEVEL_STAGES = ("coex", "edges", "go")
 GENES_OF_SET = 2_000
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
+#: Seconds of a core for each entry that a stage reads, for each stored gene pair that is looked at, and for each task;
+#: about. Only their ratios matter.
+ENTRY_SECONDS = {"qc": 20e-9, "normalisation": 150e-9, "de": 100e-9, "go": 100e-9}
+EDGE_SECONDS, TASK_SECONDS = 30e-9, 1e-3
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,10 @@ class StagePlan:
         From and to the stores, about.
     peak_task_bytes
         Projected peak memory of its largest task.
+    seconds
+        Projected time; good for comparing stages.
     note
-        What else to know; may be empty.
+        Its blocks, and what else to know.
     """
 
     name: str
@@ -54,7 +60,8 @@ class StagePlan:
     bytes_read: int
     bytes_written: int
     peak_task_bytes: int
-    note: str = ""
+    seconds: float
+    note: str
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,15 @@ class RunPlan:
         """Return of how many of so many genes a task looks for edges among stored P-values."""
         return rows_of_edges(n_genes, self.gene_pairs.task_bytes)
 
-    def tasks(self, n_genes: int) -> dict[str, int]:
-        """Return about how many tasks each stage has if so many genes are left."""
-        return self.blocks.tasks() | self.gene_pairs.tasks(n_genes, self.blocks.cells, self.cells_per_block)
+    def of_genes(self, n_genes: int) -> tuple[StagePlan, ...]:
+        """Return the stages, about, if so many genes are left: those of gene pairs have fewer tasks then."""
+        n_tasks = self.gene_pairs.tasks(n_genes, self.blocks.cells, self.cells_per_block)
+        seconds = self.gene_pairs.seconds(n_genes, self.cells_per_block)
+        return tuple(
+            replace(stage, tasks=n_tasks[kind], seconds=seconds[kind]) if kind in n_tasks else stage
+            for stage in self.stages
+            for kind in [kind_of(stage.name)]
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,11 @@ class GenePairPlanner:
         tests = 22 * cell_blocks + 2 * plan.n_tasks + 12 * n_tiles + 50
         edges = math.ceil(n_genes / max(1, rows_of_edges(n_genes, self.task_bytes)))
         return {"coex": tests, "edges": edges if self.stored else tests}
+
+    def seconds(self, n_genes: int, cells_per_block: int) -> dict[str, float]:
+        """Return about how long the two stages take."""
+        tests = self.tiles(n_genes, self.n_cells, cells_per_block).seconds
+        return {"coex": tests, "edges": EDGE_SECONDS * n_genes**2 / self.workers if self.stored else tests}
 
 
 @dataclass(frozen=True)
@@ -238,8 +256,17 @@ def plan_run(
     n_tasks = blocks.tasks() | gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
     tiles = gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block)
     n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
+    at_a_time = workers * threads_per_worker
+    seconds = {
+        name: ENTRY_SECONDS[name] * n_bytes[name][0] / STORED_ENTRY_BYTES / at_a_time + TASK_SECONDS * n_tasks[name]
+        for name in ENTRY_SECONDS
+    } | gene_pairs.seconds(store.n_genes, cells_per_block)
+    notes = dict.fromkeys(ENTRY_SECONDS, f"{cell_blocks:,} blocks of {cells_per_block:,} cells")
+    notes |= _notes_of_gene_pairs(tiles, coex, allowed)
+    notes["qc"] += f", about {QC_ROUNDS} rounds"
+    notes["de"] += f", {grouping_blocks:,} blocks of {groupings_per_block:,} groupings"
     stages = tuple(
-        StagePlan(name, n_tasks[name], *n_bytes[name], peak_task_bytes=task.n_bytes, note=_note(name, tiles, coex))
+        StagePlan(name, n_tasks[name], *n_bytes[name], task.n_bytes, seconds[name], notes[name])
         for name, task in tasks.items()
     )
     return RunPlan(
@@ -260,7 +287,12 @@ def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
     (of_de,) = (stage for stage in plan.stages if stage.name == "de")
     times = max(1, permutations)
     calibration = replace(
-        of_de, name="calibration", tasks=times * of_de.tasks, bytes_read=times * of_de.bytes_read, bytes_written=0
+        of_de,
+        name="calibration",
+        tasks=times * of_de.tasks,
+        bytes_read=times * of_de.bytes_read,
+        bytes_written=0,
+        seconds=times * of_de.seconds,
     )
     after = plan.stages.index(of_de) + 1
     return replace(plan, stages=(*plan.stages[:after], calibration, *plan.stages[after:]))
@@ -365,10 +397,12 @@ def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> di
     return {"coex": (passes, pairs), "edges": (pairs if coex == "all" else passes, 8 * store.n_genes)}
 
 
-def _note(name: str, tiles: TilePlan, coex: str | None) -> str:
-    if name == "qc":
-        return f"about {QC_ROUNDS} rounds"
-    if name == ("coex" if coex == "all" else "edges"):
-        handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
-        return f"{len(tiles.groups):,} passes over the counts, {handed_over} from worker to worker"
-    return ""
+def _notes_of_gene_pairs(tiles: TilePlan, coex: Literal["all", "edges"] | None, allowed: int) -> dict[str, str]:
+    """Return what to know of the stages of gene pairs."""
+    handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
+    tests = (
+        f"tiles of {tiles.side:,} genes, {len(tiles.groups):,} passes over the counts, each in {tiles.n_ranges:,} "
+        f"ranges of cells, {handed_over} from worker to worker"
+    )
+    rows = f"blocks of {rows_of_edges(tiles.n_genes, allowed):,} genes with all others"
+    return {"coex": tests, "edges": rows if coex == "all" else tests}

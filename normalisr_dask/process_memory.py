@@ -1,6 +1,7 @@
 """How much memory a process has held and how much it has read, and amounts of memory as people write them."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ except ImportError:  # Windows
 
 
 def peak_bytes() -> int:
-    """Give the most memory that this process has held at a time, in bytes."""
+    """Give the most memory that this process has held at a time since it started, or since :func:`reset_peak`."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
@@ -23,6 +24,12 @@ def peak_bytes() -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return psutil.Process().memory_info().peak_wset
+
+
+def reset_peak() -> None:
+    """Begin anew with the peak of this process; where the system cannot do that, it stays that since the start."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def bytes_read() -> int:

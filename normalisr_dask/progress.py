@@ -2,12 +2,14 @@
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+
+from normalisr_dask.planning import StagePlan
 
 _PLUGIN = "normalisr-dask-finished-tasks"
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -16,26 +18,42 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 class RunProgress(Protocol):
     """What a display of a run is told."""
 
+    def run_planned(self, stages: Sequence[StagePlan], done: Collection[str]) -> None:
+        """Tell all stages and which of them are done; told again when it is better known what they have to do."""
+
     def stage_started(self, name: str, title: str, total_tasks: int) -> None:
         """Announce a stage and about how many tasks it has."""
 
-    def stage_advanced(self, name: str, done_tasks: int) -> None:
-        """Tell how many tasks of the stage are done."""
+    def stage_stands(self, share: float) -> None:
+        """Tell which share of the stage an interrupted run has left, so that its tasks will not be done again."""
 
-    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
-        """Tell that the stage is done, now or (resumed) in an earlier run, and what came of it."""
+    def stage_advanced(self, name: str, done_tasks: int) -> None:
+        """Tell how many tasks of the stage have been done."""
+
+    def stage_finished(
+        self, name: str, seconds: float, *, resumed: bool, note: str, use: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tell that the stage is done, now or (resumed) in an earlier run, what came of it, and what it took."""
 
 
 class Silent:
     """Tells nobody."""
 
+    def run_planned(self, stages: Sequence[StagePlan], done: Collection[str]) -> None:
+        """Do nothing."""
+
     def stage_started(self, name: str, title: str, total_tasks: int) -> None:
+        """Do nothing."""
+
+    def stage_stands(self, share: float) -> None:
         """Do nothing."""
 
     def stage_advanced(self, name: str, done_tasks: int) -> None:
         """Do nothing."""
 
-    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+    def stage_finished(
+        self, name: str, seconds: float, *, resumed: bool, note: str, use: Mapping[str, Any] | None = None
+    ) -> None:
         """Do nothing."""
 
 

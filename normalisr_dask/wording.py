@@ -36,6 +36,22 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def about(seconds: float) -> str:
+    """Write a time that is only about known.
+
+    Examples
+    --------
+    >>> [about(seconds) for seconds in (3, 42, 200, 5000)]
+    ['under 10 s', 'about 40 s', 'about 3 min', 'about 1 h 23 min']
+    """
+    if seconds < 10:
+        return "under 10 s"
+    if seconds < 60:
+        return f"about {10 * round(seconds / 10)} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 60 else f"about {minutes // 60} h {minutes % 60} min"
+
+
 def p_value(value: float) -> str:
     """Write a P-value or a Q-value.
 

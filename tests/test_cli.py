@@ -10,18 +10,14 @@ import subprocess
 import sys
 import time
 from dataclasses import MISSING, fields
-from io import StringIO
 from pathlib import Path
 
 import anndata
 import pandas as pd
 import psutil
 import pytest
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 from typer.testing import CliRunner
 
-from normalisr_dask.cli import display
 from normalisr_dask.cli.app import OVERVIEW, app
 from normalisr_dask.cli.messages import describe, one_line_warnings
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, OtherGroupings, QualityOptions, ScreenOptions
@@ -125,7 +121,8 @@ class TestHelp:
 class TestOptionsAndSettings:
     def test_cluster_options_are_the_settings_of_the_cluster(self):
         options = {field.name: field.default for field in fields(ClusterOptions)}
-        settings = {field.name: field.default for field in fields(ClusterSettings) if field.name != "answer_seconds"}
+        settings = {field.name: field.default for field in fields(ClusterSettings)}
+        assert [settings.pop(f"{which}_seconds") for which in ("answer", "worker")] == [10, 60]
         assert options == settings
 
     def test_run_options_are_the_settings_of_a_run_with_the_same_defaults(self):
@@ -457,44 +454,6 @@ class TestRun:
         assert process.returncode == 130
         assert stderr == "normalisr-dask: interrupted: run the same command again to go on\n"
         assert not (tmp_path / "counts.zarr").exists()
-
-
-class TestDisplay:
-    def test_elsewhere_than_on_a_terminal_stages_are_lines(self, capsys, monkeypatch):
-        monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
-        with display.show_stages({"qc": "Quality control", "de": "Differential expression"}) as stages:
-            stages.stage_finished("qc", 3.0, resumed=True, note="kept all")
-            stages.stage_started("de", "Differential expression", 1200)
-            stages.stage_advanced("de", 300)
-            stages.stage_finished("de", 75.0, resumed=False, note="")
-        assert capsys.readouterr().err.splitlines() == [
-            "Quality control: done earlier, kept all",
-            "Differential expression: 300 of about 1,200 tasks",
-            "Differential expression: done in 1 min 15 s",
-        ]
-
-    def test_elsewhere_than_on_a_terminal_bytes_are_lines_now_and_then(self, capsys, monkeypatch):
-        with display.show_bytes() as shown:
-            shown.advance("reading", 1_000_000, 4_000_000, "10 entries")
-        assert capsys.readouterr().err == ""
-        monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
-        with display.show_bytes() as shown:
-            shown.advance("reading", 1_000_000, 4_000_000, "10 entries")
-        line = capsys.readouterr().err
-        assert re.fullmatch(r"reading: 1\.0 MB of 4\.0 MB, [\d.]+ .B/s, .* left, 10 entries\n", line)
-
-    def test_on_a_terminal_each_stage_has_its_line(self):
-        screen = StringIO()
-        columns = (TextColumn("{task.description}|{task.completed}/{task.total}|{task.fields[note]}"),)
-        with Progress(*columns, console=Console(file=screen, force_terminal=True, width=100)) as progress:
-            stages = display.LiveStages(progress, {"qc": "Quality control"})
-            stages.stage_finished("qc", 3.0, resumed=True, note="kept all")
-            stages.stage_started("de", "Differential expression", 1200)
-            stages.stage_advanced("de", 300)
-            stages.stage_finished("de", 75.0, resumed=False, note="no hits")
-        last = [line.strip() for line in screen.getvalue().replace("\x1b", "\n").splitlines()]
-        assert any("Quality control|1/1|kept all (earlier, in 3.0 s)" in line for line in last)
-        assert any("Differential expression|300/300|no hits" in line for line in last)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -109,7 +111,9 @@ class Told(Silent):
             msg = "the machine is gone"
             raise RuntimeError(msg)
 
-    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+    def stage_finished(
+        self, name: str, seconds: float, *, resumed: bool, note: str, use: Mapping[str, Any] | None = None
+    ) -> None:
         if not resumed:
             self.done.append(name)
 

@@ -18,7 +18,7 @@ PACKAGE = Path(normalisr_dask.__file__).parent
 # Each part of the package and the parts that it may import besides itself. A new part needs a line here.
 FOUNDATIONS = {"results", "schema", "validation"}
 BELOW_PIPELINE = {"cluster", "process_memory", "graph", "kernels", "steps", "storage"} | FOUNDATIONS
-OF_A_RUN = {"planning", "progress", "run_inputs", "screen", "settings", "summary"}
+OF_A_RUN = {"planning", "progress", "run_inputs", "screen", "settings", "stage_use", "summary"}
 LAYOUT: dict[str, set[str]] = {
     "kernels": set(),
     "validation": set(),
@@ -29,11 +29,14 @@ LAYOUT: dict[str, set[str]] = {
     "process_memory": set(),
     "wording": set(),
     "worker_plugin": {"kernels"},
-    "cluster": {"process_memory", "validation", "worker_plugin"},
+    "cluster_versions": set(),
+    "cluster_connection": {"cluster_versions", "worker_plugin"},
+    "cluster": {"cluster_connection", "process_memory", "validation", "worker_plugin"},
     "steps": {"graph", "kernels", "ontology"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "schema", "validation"},
     "ontology": {"results", "storage", "validation"},
-    "progress": set(),
+    "progress": {"planning"},
+    "stage_use": {"cluster", "process_memory"},
     "planning": {"graph", "kernels", "schema", "steps", "storage", "validation"},
     "settings": set(),
     "screen": {"settings", "storage", "validation"},
@@ -45,10 +48,10 @@ LAYOUT: dict[str, set[str]] = {
     "partitions": {"planning", "storage"},
     "gene_pairs": {"partitions", "planning", "schema", "steps", "storage", "stored_expression"},
     "gene_set_levels": {
-        *("gene_pairs", "ontology", "planning", "results", "schema", "settings", "steps", "storage"),
+        *("gene_pairs", "ontology", "partitions", "planning", "results", "schema", "settings", "steps", "storage"),
         "stored_expression",
     },
-    "calibration": {"grouping_tests", "kernels", "steps"},
+    "calibration": {"grouping_tests", "kernels", "partitions", "steps", "storage"},
     "summary": {"schema", "storage"},
     "pipeline": {"calibration", "gene_pairs", "gene_set_levels", "grouping_tests", "partitions", "stored_expression"}
     | OF_A_RUN

@@ -1,9 +1,10 @@
 """A whole run: what it stores, that it is what the steps give, and what it refuses."""
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from scipy.stats import false_discovery_control
 import normalisr_dask as nd
 from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.pipeline import plan, run
+from normalisr_dask.planning import StagePlan
+from normalisr_dask.progress import Silent
 from normalisr_dask.schema import STAGES
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store import open_count_store
@@ -228,6 +231,9 @@ def test_manifest_says_what_was_run(settings: RunSettings, client: Client) -> No
     for stage in manifest["stages"].values():
         assert stage["seconds"] > 0
         assert 50e6 < stage["peak_worker_bytes"] < 1e9
+        assert len(stage["worker_peaks"]) == 2
+        assert max(stage["worker_peaks"].values()) == stage["peak_worker_bytes"]
+        assert 50e6 < stage["peak_client_bytes"] < 5e9
     assert manifest["settings"]["groupby"] == "guide"
     assert manifest["inputs"]["counts"]["n_cells"] == 700
     assert {"normalisr-dask", "dask", "numpy", "python"} <= set(manifest["versions"])
@@ -236,12 +242,19 @@ def test_manifest_says_what_was_run(settings: RunSettings, client: Client) -> No
 # ---- going on
 
 
-class Told:
-    """Remembers which stages were done and which were taken from an earlier run."""
+class Told(Silent):
+    """Remembers what was planned, which stages were done and which were taken from an earlier run."""
 
     def __init__(self) -> None:
+        self.planned: list[list[str]] = []
+        self.stood: list[list[str]] = []
         self.done: list[str] = []
         self.resumed: list[str] = []
+
+    def run_planned(self, stages: Sequence[StagePlan], done: Collection[str]) -> None:
+        assert all(stage.seconds > 0 for stage in stages)
+        self.planned.append([stage.name for stage in stages])
+        self.stood.append(list(done))
 
     def stage_started(self, name: str, title: str, total_tasks: int) -> None:
         assert title
@@ -250,7 +263,10 @@ class Told:
     def stage_advanced(self, name: str, done_tasks: int) -> None:
         assert done_tasks >= 0
 
-    def stage_finished(self, name: str, seconds: float, *, resumed: bool, note: str) -> None:
+    def stage_finished(
+        self, name: str, seconds: float, *, resumed: bool, note: str, use: Mapping[str, Any] | None = None
+    ) -> None:
+        assert (use is None) == resumed
         (self.resumed if resumed else self.done).append(name)
 
 
@@ -263,6 +279,10 @@ def test_second_run_goes_on(settings: RunSettings, client: Client) -> None:
     assert (second.done, second.resumed) == (["coex", "edges"], ["qc", "normalisation", "de"])
     run(replace(settings, coex=True, qcut=0.5), client, progress=third)
     assert third.done == ["edges"]
+    assert first.planned == [["qc", "normalisation", "de"]] * 2
+    assert first.stood == [[], ["qc"]]
+    assert second.planned == [["qc", "normalisation", "de", "coex", "edges"]] * 2
+    assert second.stood == [["qc", "normalisation", "de"]] * 2
     xr.testing.assert_identical(group(settings, "de"), before)
 
 
@@ -365,6 +385,8 @@ def test_plan_reads_no_counts_and_names_every_stage(settings: RunSettings) -> No
     for stage in planned.stages:
         assert stage.tasks > 0
         assert stage.bytes_read > 0
+        assert stage.seconds > 0
+        assert "blocks of " in stage.note or "tiles of " in stage.note
         assert 0 < stage.peak_task_bytes < LIMITS["memory_limit"]
 
 

@@ -17,22 +17,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anndata
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import scipy.sparse
-import zarr
 from typer.testing import CliRunner
 
 from normalisr_dask.cli.app import app
 from normalisr_dask.storage.count_store import METADATA_KEY
-from normalisr_dask.testing import simulate_counts, simulate_screen, write_cell_ranger_folder, write_matrix_market
+from normalisr_dask.testing import (
+    result_digests,
+    simulate_counts,
+    simulate_screen,
+    write_cell_ranger_folder,
+    write_matrix_market,
+)
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
-STAGES = ["qc", "normalisation", "de", "coex", "edges"]
+STAGES = ["qc", "normalisation", "de", "calibration", "coex", "edges"]
 N_WORKERS = 2
 #: For a program to end or to come to a moment, on a busy machine and with kernels still to be compiled.
 PROGRAM_SECONDS = 150
@@ -120,24 +124,14 @@ def recorded(output: Path) -> dict[str, dict[str, object]]:
 
 
 def readable(output: Path, *, use_consolidated: bool | None = None) -> Contents:
-    """Return type, shape, dimensions and a digest of every array that a reader of the result store finds."""
-    path = output / "results.zarr"
-    if not (path / "zarr.json").exists():
-        return {}
-    root = zarr.open_group(path, mode="r", use_consolidated=use_consolidated)
-    found = {}
-    for name, array in root.members(max_depth=None):
-        if isinstance(array, zarr.Array):
-            values = np.asarray(array[...])
-            content = repr(values.tolist()).encode() if values.dtype.kind == "T" else values.tobytes()
-            kind = f"{values.dtype} {array.shape} {array.metadata.to_dict()['dimension_names']}"
-            found[name] = f"{kind} {hashlib.sha256(content).hexdigest()}"
-    return found
+    """Return a digest of every array that a reader of the result store finds."""
+    found = result_digests(output, use_consolidated=use_consolidated)
+    return {name: digest for name, digest in found.items() if "/" in name}
 
 
 def tables(output: Path) -> Contents:
     """Return a digest of every table."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in output.glob("*.parquet")}
+    return {name: digest for name, digest in result_digests(output).items() if "/" not in name}
 
 
 class Results(NamedTuple):
@@ -185,7 +179,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_arguments(inputs: Path, output: Path) -> list[str]:
     arguments = ["run", inputs / "counts.zarr", "-o", output, "--groupings", inputs / "guides.tsv.gz", "--coex"]
-    others = ["--no-report", "--workers", N_WORKERS, "--memory-limit", "1.5GB", "--local-directory", inputs / "spilled"]
+    others = [
+        "--permutations",
+        3,
+        "--no-report",
+        "--workers",
+        N_WORKERS,
+        "--memory-limit",
+        "1.5GB",
+        "--local-directory",
+        inputs / "spilled",
+    ]
     return [str(argument) for argument in (*arguments, *others)]
 
 
@@ -226,8 +230,8 @@ def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Resul
         (partial(is_recorded, "qc"), ["qc"], False),
         (partial(is_published, "de"), ["qc", "normalisation"], True),  # the arrays are there, the table is not
         (partial(is_being_filled, "de"), ["qc", "normalisation"], False),
-        (partial(is_being_filled, "coex"), ["qc", "normalisation", "de"], False),
-        (partial(is_recorded, "coex"), ["qc", "normalisation", "de", "coex"], True),
+        (partial(is_being_filled, "coex"), STAGES[:4], False),
+        (partial(is_recorded, "coex"), STAGES[:5], True),
     ]
     for moment, done_then, with_workers in moments:
         assert not moment(output)
@@ -267,6 +271,24 @@ def test_tiles_that_stand_are_not_made_again(inputs: Path, whole: Results, tmp_p
     assert stand.items() <= chunks_of_gene_pairs(output / "results.zarr" / "coex").items()
     assert_same(output, whole)
     assert not (output / "work").exists()
+
+
+def permutations(output: Path) -> dict[str, int]:
+    """Return when the histograms of permuted cells were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "work" / "calibration").glob("*.npy")}
+
+
+def test_permutations_that_stand_are_not_made_again(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    stand: dict[str, int] = {}
+    for number in (1, 2):
+        process = start(run_arguments(inputs, output))
+        wait_for(lambda output, number=number: len(permutations(output)) >= number, output, process)
+        kill(process, with_workers=True)
+        assert stand.items() <= permutations(output).items()
+        stand = permutations(output)
+    finish(start(run_arguments(inputs, output)))
+    assert_same(output, whole)
 
 
 def test_a_run_outlives_its_workers(inputs: Path, whole: Results, tmp_path: Path) -> None:

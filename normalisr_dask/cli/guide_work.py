@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from normalisr_dask.cli.display import print_facts
+from normalisr_dask.cli.options import LogOptions
 from normalisr_dask.cli.store_work import show_entries
 from normalisr_dask.guides import GuideOutcome, write_guide_groupings
 
@@ -12,9 +13,9 @@ from normalisr_dask.guides import GuideOutcome, write_guide_groupings
 MANY_GUIDES = 4
 
 
-def assign_guides(guides: str, output: str, **options: Any) -> None:
+def assign_guides(guides: str, output: str, log: LogOptions, **options: Any) -> None:
     """Assign guides to cells, write the groupings, and tell what came out."""
-    with show_entries() as show:
+    with show_entries("assign-guides", log) as show:
         outcome = write_guide_groupings(guides, output, **options, progress=show)
     _print_outcome(outcome, moi=options["moi"])
 

@@ -97,6 +97,19 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True)
+class LogOptions:
+    """What else than the terminal is told how a command goes."""
+
+    log_json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add what happens to this file as JSON, one event a line: plan, stages, warnings, and how it ended.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class GroupingOptions:
     """What `run` tests and accounts for; fields of `normalisr_dask.pipeline.RunSettings`."""
 

@@ -10,6 +10,7 @@ from normalisr_dask.cli.lazy import work
 from normalisr_dask.cli.options import (
     ClusterOptions,
     GroupingOptions,
+    LogOptions,
     QualityOptions,
     ScreenOptions,
     takes_option_groups,
@@ -37,6 +38,7 @@ class CoexStore(StrEnum):
     EDGES = "edges"
 
 
+@takes_option_groups
 def ingest(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Matrices; several are put together, cell after cell.")
@@ -67,6 +69,7 @@ def ingest(
         typer.Option(help="If inputs differ in their genes: keep all (outer) or those that all have (inner)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is already there.")] = False,
+    log: LogOptions,
 ) -> None:
     """Convert count matrices to a count store.
 
@@ -76,7 +79,7 @@ def ingest(
 
     STORE becomes an AnnData-Zarr store, which anndata.read_zarr opens, too. It appears when it is whole, not before.
     """
-    work("store_work").ingest(inputs, store, genes, cells, obs, join, transpose=transpose, overwrite=overwrite)
+    work("store_work").ingest(inputs, store, genes, cells, obs, join, log, transpose=transpose, overwrite=overwrite)
 
 
 def info(
@@ -90,6 +93,7 @@ def info(
     work("store_work").info(path)
 
 
+@takes_option_groups
 def assign_guides(
     guides: Annotated[
         str,
@@ -123,6 +127,7 @@ def assign_guides(
         typer.Option(help="low: a cell has the one guide that passes, none if several do. high: it has all that pass."),
     ] = Infection.LOW,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")] = False,
+    log: LogOptions,
 ) -> None:
     """Assign guides to cells by their UMI counts, as groupings for `run`.
 
@@ -134,6 +139,7 @@ def assign_guides(
     work("guide_work").assign_guides(
         guides,
         output,
+        log,
         guide_names=guide_names,
         cell_names=cell_names,
         transpose=transpose,
@@ -194,6 +200,7 @@ def run(
     screen: ScreenOptions,
     quality: QualityOptions,
     cluster: ClusterOptions,
+    log: LogOptions,
 ) -> None:
     """Go from counts to P-values of differential expression and co-expression.
 
@@ -213,6 +220,7 @@ def run(
         screen,
         quality,
         cluster,
+        log,
         coex=coex,
         qcut=qcut,
         coex_store=coex_store.value,
@@ -241,6 +249,7 @@ def demo(
     *,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
     cluster: ClusterOptions,
+    log: LogOptions,
 ) -> None:
     """Simulate a small CRISPR screen, run everything on it, and say how much of the truth was found.
 
@@ -248,7 +257,7 @@ def demo(
     .mtx.gz, ingested, and tested; the end tells how many of the planted effects and pairs have Q ≤ 0.05, and how many
     of those that have were not planted. Takes about a minute.
     """
-    work("run_work").demo(output, cluster, seed=seed)
+    work("run_work").demo(output, cluster, log, seed=seed)
 
 
 EXAMPLES: dict[Callable[..., None], str] = {

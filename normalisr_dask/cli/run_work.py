@@ -9,7 +9,8 @@ from rich.table import Table
 
 from normalisr_dask.cli.computing import computing, settings_of
 from normalisr_dask.cli.display import print_facts, show_stages
-from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, QualityOptions, ScreenOptions
+from normalisr_dask.cli.event_log import event_log
+from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, LogOptions, QualityOptions, ScreenOptions
 from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
 from normalisr_dask.demo import RESULTS, DemoSummary
@@ -34,6 +35,7 @@ def run(
     screen: ScreenOptions,
     quality: QualityOptions,
     cluster: ClusterOptions,
+    log: LogOptions,
     *,
     coex: bool,
     qcut: float,
@@ -62,25 +64,27 @@ def run(
         go_names=go_names,
     )
     cluster_settings = settings_of(cluster)
-    if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
-        run_plan = _plan(settings, cluster_settings)
-    if dry_run:
-        _print_plan(run_plan)
-        return
-    with computing(cluster_settings) as client, show_stages(stage_titles(settings)) as progress:
-        summary = run_pipeline(settings, client, progress=progress)
-    _print_summary(summary)
-    if report:
-        report_of_run(output)
+    with event_log(log.log_json, "run") as events:
+        if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
+            run_plan = _plan(settings, cluster_settings)
+        if dry_run:
+            _print_plan(run_plan)
+            return
+        with computing(cluster_settings) as client, show_stages(stage_titles(settings), events) as progress:
+            summary = run_pipeline(settings, client, progress=progress)
+        _print_summary(summary)
+        if report:
+            report_of_run(output, events)
 
 
-def demo(output: str, cluster: ClusterOptions, *, seed: int) -> None:
+def demo(output: str, cluster: ClusterOptions, log: LogOptions, *, seed: int) -> None:
     """Run everything on simulated data and compare with the truth."""
-    with computing(settings_of(cluster)) as client, show_stages(TITLES) as progress:
-        summary = run_demo(output, client, progress=progress, seed=seed)
-    _print_summary(summary)
-    report_of_run(Path(output) / RESULTS)
-    _print_truth(summary)
+    with event_log(log.log_json, "demo") as events:
+        with computing(settings_of(cluster)) as client, show_stages(TITLES, events) as progress:
+            summary = run_demo(output, client, progress=progress, seed=seed)
+        _print_summary(summary)
+        report_of_run(Path(output) / RESULTS, events)
+        _print_truth(summary)
 
 
 def _grouping_settings(options: GroupingOptions) -> dict[str, Any]:

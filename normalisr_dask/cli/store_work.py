@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import zarr
 
 from normalisr_dask.cli.display import print_facts, show_bytes
+from normalisr_dask.cli.event_log import event_log
+from normalisr_dask.cli.options import LogOptions
 from normalisr_dask.schema import is_of_level, stage_of_level
 from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
+from normalisr_dask.storage.locations import as_path, zarr_store
 from normalisr_dask.storage.manifest import MANIFEST, Manifest
 from normalisr_dask.validation import listing
 from normalisr_dask.wording import amount, duration
@@ -24,12 +26,13 @@ def ingest(
     cells: list[str] | None,
     obs: str | None,
     join: Any,
+    log: LogOptions,
     *,
     transpose: bool,
     overwrite: bool,
 ) -> None:
     """Convert count matrices to a count store, and tell what is in it."""
-    with show_entries() as show:
+    with show_entries("ingest", log) as show:
         written = ingest_counts(
             inputs,
             store,
@@ -45,9 +48,9 @@ def ingest(
 
 
 @contextmanager
-def show_entries() -> Iterator[ProgressCallback]:
-    """Show how far counts have been read while the block runs."""
-    with show_bytes() as display:
+def show_entries(command: str, log: LogOptions) -> Iterator[ProgressCallback]:
+    """Show and log how far a command has read counts while the block runs."""
+    with event_log(log.log_json, command) as events, show_bytes(events) as display:
 
         def show(event: ProgressEvent) -> None:
             display.advance(event.stage, event.bytes_done, event.bytes_total, f"{event.n_entries:,} entries")
@@ -57,7 +60,7 @@ def show_entries() -> Iterator[ProgressCallback]:
 
 def info(path: str) -> None:
     """Tell what is at a path."""
-    if (Path(path) / MANIFEST).is_file():
+    if (as_path(path) / MANIFEST).is_file():
         _print_run(path, Manifest.read(path))
     else:
         _print_store(open_count_store(path))
@@ -74,7 +77,7 @@ def _print_store(store: CountStore) -> None:
         "counts": f"{store.total_count:,} in all, at most {store.largest_count:,} in one entry ({store.dtype})",
         "cell table": ", ".join(_column(name, obs[name]) for name in obs.columns) or "names only",
     }
-    provenance = zarr.open_group(store.path, mode="r").attrs.get(METADATA_KEY, {})
+    provenance = zarr.open_group(zarr_store(as_path(store.path)), mode="r").attrs.get(METADATA_KEY, {})
     if isinstance(provenance, dict):
         facts |= _provenance(provenance.get("provenance", {}))
     print_facts(f"Count store {store.path}", facts)
