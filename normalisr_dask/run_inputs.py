@@ -1,7 +1,6 @@
 """What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from normalisr_dask.screen import Screen, check_screen_settings, design_screen
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store import CountStore, open_count_store
+from normalisr_dask.storage.locations import METADATA, as_path
 from normalisr_dask.storage.manifest import fingerprint
 from normalisr_dask.storage.tables import (
     NamedRows,
@@ -163,4 +163,4 @@ def fingerprints(settings: RunSettings) -> dict[str, Any]:
     matrix = {
         name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
     }
-    return {"counts": matrix | fingerprint(Path(settings.store) / "zarr.json"), **prints}
+    return {"counts": matrix | fingerprint(as_path(settings.store) / METADATA), **prints}

@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from normalisr_dask.storage.locations import as_path
+
 REPORT = "report.html"
 #: Packages of the extra.
 NEEDED = ("jinja2", "matplotlib")
@@ -46,5 +48,5 @@ def write_report(output: str | Path) -> Path:
             f"then run normalisr-dask report {output}"
         )
         raise ImportError(msg)
-    path: Path = import_module("normalisr_dask.report.page").write(Path(output), REPORT)
+    path: Path = import_module("normalisr_dask.report.page").write(as_path(output), REPORT)
     return path

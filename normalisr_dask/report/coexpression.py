@@ -94,7 +94,8 @@ def _gene_set(run: FinishedRun, level: int) -> dict[str, Any]:
     if details["term"] is None:
         return found | {"genes": [], "terms": []}
     in_term = run.results.read(stage, "in_term").any(axis=0)
-    table = pq.read_table(run.results.output / enrichment_table(level), columns=list(OF_TERMS)).to_pandas()
+    with (run.results.output / enrichment_table(level)).open("rb") as file:
+        table = pq.read_table(file, columns=list(OF_TERMS)).to_pandas()
     terms = table.sort_values("p_uncorrected", kind="stable").head(TERMS_SHOWN)
     return found | {
         "name": details["name"],

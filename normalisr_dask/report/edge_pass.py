@@ -61,8 +61,8 @@ def extract_edges(table: Path, genes: NDArray[np.object_], chosen: NDArray[np.in
     np.fill_diagonal(correlation, 1.0)
     strongest = np.empty((0, 4))
     n_positive = 0
-    with pq.ParquetFile(table, read_dictionary=["gene", "gene_2"]) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=["gene", "gene_2", "r", "qvalue"]):
+    with table.open("rb") as file, pq.ParquetFile(file, read_dictionary=["gene", "gene_2"]) as edges:
+        for batch in edges.iter_batches(BATCH_ROWS, columns=["gene", "gene_2", "r", "qvalue"]):
             first, second = (_positions(batch[name], position_of) for name in ("gene", "gene_2"))
             r, q = batch["r"].to_numpy(), batch["qvalue"].to_numpy()
             n_positive += int(np.count_nonzero(r > 0))

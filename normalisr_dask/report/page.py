@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,6 +12,7 @@ from normalisr_dask.report.normalisation import normalisation_section
 from normalisr_dask.report.overview import settings_section, stages_section
 from normalisr_dask.report.quality import quality_section
 from normalisr_dask.report.section import FinishedRun, Section
+from normalisr_dask.storage.locations import whole_file
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.wording import amount, duration, effect, p_value
@@ -49,9 +49,8 @@ def write(output: Path, name: str) -> Path:
         )
         raise ValueError(msg)
     path = output / name
-    draft = path.with_name(f"{name}.{uuid4().hex}.partial")
-    draft.write_text(render(run), encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path, several_writers=True) as draft:
+        draft.write_text(render(run), encoding="utf-8")
     return path
 
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import zarr
 from anndata.io import read_elem
 from scipy import sparse
+
+from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, is_local, zarr_store
+from normalisr_dask.storage.url_errors import url_errors
 
 # zarr types a member of a group as any of eight things; here each member is known by its name
 ZarrGroup = Any
@@ -124,7 +127,7 @@ def open_count_store(path: str | Path) -> CountStore:
     matrix = root["X"]
     n_cells, n_genes = _shape(path, matrix)
     data = _member(path, matrix, "data")
-    if "://" not in str(path):
+    if is_local(path):
         _check_files(path, root, n_genes)
     _check_lengths(path, root, (n_cells, n_genes))
     if ours:
@@ -213,29 +216,39 @@ def as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
 
 def is_store(path: str | Path) -> bool:
     """Whether there is a Zarr group at a path."""
-    folder = Path(path)
-    return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+    folder = as_path(path)
+    return (folder / METADATA).is_file() or (folder / ".zgroup").is_file()
 
 
 def partial_path(path: str | Path) -> Path:
     """Work folder of an unfinished store: beside the store, so that a rename publishes it."""
-    target = Path(path)
+    target = as_path(path)
     return target.with_name(f"{target.name}.partial")
 
 
 def _open_group(path: str | Path) -> ZarrGroup:
     """Open a Zarr group for reading; consolidated metadata may be stale and is not used."""
-    if "://" not in str(path):
-        if not Path(path).exists():
-            msg = f"there is no count store at {path}"
-            if partial_path(path).exists():
-                msg += f", only the beginning of one ({partial_path(path)}): run the same ingest again"
-            raise FileNotFoundError(msg)
-        if not is_store(path):
-            msg = f"{path} is not a Zarr store; {WAY_OUT}"
-            raise ValueError(msg)
+    location = as_path(path)
+    with url_errors(path):
+        zarr_format: Literal[2, 3] = 3 if (location / METADATA).is_file() else 2
+        if zarr_format == 2:  # or there is nothing at all
+            _check_is_store(location)
     with _reading(path, "its metadata"):
-        return zarr.open_group(str(path), mode="r", use_consolidated=False)
+        return zarr.open_group(zarr_store(location), mode="r", zarr_format=zarr_format, use_consolidated=False)
+
+
+def _check_is_store(path: Path) -> None:
+    """Say what is at a path where no store is."""
+    if not path.exists():
+        msg = f"there is no count store at {path}"
+        if not has_bucket(path):
+            msg += ", and no such bucket"
+        elif partial_path(path).exists():
+            msg += f", only the beginning of one ({partial_path(path)}): run the same ingest again"
+        raise FileNotFoundError(msg)
+    if not is_store(path):
+        msg = f"{path} is not a Zarr store; {WAY_OUT}"
+        raise ValueError(msg)
 
 
 def _damaged(path: str | Path, what: str) -> ValueError:
@@ -247,7 +260,8 @@ def _damaged(path: str | Path, what: str) -> ValueError:
 def _reading(path: str | Path, what: str) -> Iterator[None]:
     """Say of which store and part it is that Zarr or a codec finds no key, no JSON or no checksum."""
     try:
-        yield
+        with url_errors(path):
+            yield
     except KeyError as error:
         raise _damaged(path, f"{what} is missing") from error
     except (IndexError, RuntimeError, TypeError, ValueError) as error:

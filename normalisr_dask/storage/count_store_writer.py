@@ -1,17 +1,15 @@
 """Writing a count store: cells are appended in order, and the store is published whole or not at all."""
 
-import os
-import shutil
-import socket
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import psutil
 import zarr
 from anndata.io import write_elem
 from zarr.codecs import BloscCodec
@@ -26,6 +24,15 @@ from normalisr_dask.storage.count_store import (
     open_count_store,
     partial_path,
 )
+from normalisr_dask.storage.leases import leased
+from normalisr_dask.storage.locations import (
+    as_path,
+    is_local,
+    publish_folder,
+    remove_folder,
+    zarr_store,
+)
+from normalisr_dask.storage.processes import identity, is_running, number_of
 
 CHUNK_ENTRIES = 1 << 18  # what a reader decompresses at least
 SHARD_ENTRIES = 16 * CHUNK_ENTRIES  # what becomes one file
@@ -39,7 +46,7 @@ class CountStoreWriter:
     Parameters
     ----------
     path
-        Where the store will be; until `finalise` it grows in ``PATH.partial``.
+        Where the store will be, a path or a URL; until `finalise` it grows in ``PATH.partial``.
     obs, var
         Tables of cells and genes, indexed by unique names; as many rows as there will be cells and genes.
     provenance
@@ -53,15 +60,16 @@ class CountStoreWriter:
         If there is a store at `path` and `overwrite` is not set, or something that is no store, or if another process
         is writing the same store.
     FileNotFoundError
-        If there is no folder for the store.
+        If there is no folder for the store, or no bucket.
     ValueError
-        If `path` is a URL.
+        If `path` is a URL, and another process is writing there.
 
     Notes
     -----
     Holds two shards of entries in memory (about 50 MB) and writes one while the other fills. Used as a context
     manager, it removes its work folder unless `finalise` was reached; a work folder left by a killed process is
-    removed by the next writer.
+    removed by the next writer. At a URL `finalise` copies the store into place inside the storage, its root metadata
+    last; a store that is replaced is removed just before.
     """
 
     def __init__(
@@ -73,10 +81,7 @@ class CountStoreWriter:
         provenance: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        if "://" in str(path):
-            msg = f"a count store is written to a local path, not to {path}; copy it there afterwards"
-            raise ValueError(msg)
-        self.path = Path(path)
+        self.path = as_path(path)
         self.n_cells, self.n_genes = len(obs), len(var)
         self.n_entries = self.total_count = self.largest_count = 0
         self._work_path = partial_path(path)
@@ -86,11 +91,17 @@ class CountStoreWriter:
         self._n_written = self._n_buffered = 0
         self._buffers = self._new_buffers(np.dtype(np.uint16))
         self._pending: Future[None] | None = None
+        self._scratch = self._work_path / "scratch"
 
-        _claim_target(self.path, self._work_path, self._replaced_path, overwrite=overwrite)
+        with ExitStack() as held:
+            if not is_local(self.path):
+                held.enter_context(leased(self.path.with_name(f"{self.path.name}.lock")))
+                self._scratch = Path(held.enter_context(TemporaryDirectory(prefix="normalisr-dask-")))
+            _claim_target(self.path, self._work_path, self._replaced_path, overwrite=overwrite)
+            self._held = held.pop_all()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="count-store-writer")
         try:
-            _claim_file(self._work_path).write_text(_process_identity(os.getpid()))
+            _claim_file(self._work_path).write_text(identity())
             self._root: ZarrGroup = self._create_store(obs, var)
         except BaseException:
             self.discard()
@@ -107,9 +118,8 @@ class CountStoreWriter:
     @property
     def scratch(self) -> Path:
         """Folder for files that are needed until the store is finished."""
-        folder = self._work_path / "scratch"
-        folder.mkdir(exist_ok=True)
-        return folder
+        self._scratch.mkdir(exist_ok=True)
+        return self._scratch
 
     def append(self, entries_per_cell: np.ndarray, indices: np.ndarray, counts: np.ndarray) -> None:
         """Append the next cells.
@@ -175,22 +185,26 @@ class CountStoreWriter:
             "largest_count": self.largest_count,
             "provenance": self._provenance,
         }
-        shutil.rmtree(self.scratch)
+        remove_folder(self._scratch)
         _claim_file(self._work_path).unlink()
-        if self.path.exists():
+        if not is_local(self.path):
+            remove_folder(self.path)
+        elif self.path.exists():
             self.path.rename(self._replaced_path)
-        self._work_path.rename(self.path)
-        shutil.rmtree(self._replaced_path, ignore_errors=True)
+        publish_folder(self._work_path, self.path)
+        if is_local(self.path):
+            remove_folder(self._replaced_path)
         return open_count_store(self.path)
 
     def discard(self) -> None:
         """Stop and remove the work folder; does nothing after `finalise`."""
         self._executor.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self._work_path, ignore_errors=True)
+        with self._held:
+            remove_folder(self._work_path)
 
     def _create_store(self, obs: pd.DataFrame, var: pd.DataFrame) -> ZarrGroup:
         """Lay out an empty AnnData store with the names in it."""
-        root: ZarrGroup = zarr.open_group(self._work_path, mode="a", zarr_format=3)
+        root: ZarrGroup = zarr.open_group(zarr_store(self._work_path), mode="a", zarr_format=3)
         root.attrs.update(
             {
                 "encoding-type": "anndata",
@@ -256,7 +270,7 @@ class CountStoreWriter:
             wide.resize((first + values.shape[0],))
             wide[first:] = values
         del matrix["data"]
-        (self._work_path / "X" / "data_wide").rename(self._work_path / "X" / "data")
+        publish_folder(self._work_path / "X" / "data_wide", self._work_path / "X" / "data")
 
     @staticmethod
     def _new_buffers(counts_dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -288,9 +302,11 @@ def _claim_file(work_path: Path) -> Path:
 
 def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite: bool) -> None:
     """Check that a store may be written, clear what a killed writer left, and make the work folder."""
-    if is_store(replaced_path):  # killed in `finalise`: between its two renames, or while it removed the old store
+    if is_local(path) and is_store(
+        replaced_path
+    ):  # killed in `finalise`: between its two renames, or while it removed the old store
         if path.exists():
-            shutil.rmtree(replaced_path)
+            remove_folder(replaced_path)
         else:
             replaced_path.rename(path)
     if path.exists() or path.is_symlink():
@@ -300,13 +316,14 @@ def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite
         if not overwrite:
             msg = f"there is already a store at {path}; choose another path or overwrite it (--overwrite)"
             raise FileExistsError(msg)
-    if not path.parent.is_dir():
+    if is_local(path) and not path.parent.is_dir():
         msg = f"the folder {path.parent} for the store {path.name} does not exist"
         raise FileNotFoundError(msg)
     if work_path.exists():
         _check_abandoned(path, work_path)
-        shutil.rmtree(work_path)
-    work_path.mkdir()
+        remove_folder(work_path)
+    if is_local(path):
+        work_path.mkdir()
 
 
 def _check_abandoned(path: Path, work_path: Path) -> None:
@@ -315,16 +332,7 @@ def _check_abandoned(path: Path, work_path: Path) -> None:
     if not (work_path.is_dir() and (claim.is_file() or is_store(work_path) or not any(work_path.iterdir()))):
         msg = f"{work_path} is in the way and is no unfinished store; move it, or choose another name than {path.name}"
         raise FileExistsError(msg)
-    identity = claim.read_text() if claim.is_file() else ""
-    host, _, rest = identity.partition("\t")
-    process = rest.partition("\t")[0]
-    if host != socket.gethostname() or not process.isdecimal() or not psutil.pid_exists(int(process)):
-        return
-    if identity == _process_identity(int(process)):
-        msg = f"process {process} is writing {path}; wait for it or stop it"
+    holder = claim.read_text() if claim.is_file() else ""
+    if is_running(holder):
+        msg = f"process {number_of(holder)} is writing {path}; wait for it or stop it"
         raise FileExistsError(msg)
-
-
-def _process_identity(process: int) -> str:
-    """Host, number and start of a process: numbers alone are used again."""
-    return f"{socket.gethostname()}\t{process}\t{psutil.Process(process).create_time()}"

@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
+
+from normalisr_dask.storage.locations import is_local
 
 #: No space left, no quota left, and a file larger than this process or file system may write.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,5 +34,6 @@ def disk_full_errors(folder: str | Path, afterwards: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        msg = f"no space left on the disk of {Path(folder).absolute()}; {afterwards} ({os.strerror(error.errno)})"
+        full = Path(folder if is_local(folder) else gettempdir()).absolute()  # what goes to a URL is first written here
+        msg = f"no space left on the disk of {full}; {afterwards} ({os.strerror(error.errno)})"
         raise OSError(msg) from error

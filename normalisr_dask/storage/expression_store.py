@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from normalisr_dask.storage.count_store import METADATA_KEY
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.counts import Counts, open_counts
+from normalisr_dask.storage.locations import as_path, zarr_store
 from normalisr_dask.storage.names import storable
 
 FORMAT_VERSION = 1
@@ -42,16 +43,11 @@ class StoredForm(NamedTuple):
 def write_expression(store: Path | str, form: StoredForm) -> None:
     """Write a store of expression; counts are copied some cells at a time.
 
-    Raises
-    ------
-    ValueError
-        If the path is a URL.
+    A reader knows it by an attribute that is written last.
     """
-    if "://" in str(store):
-        msg = f"expression made of counts is written to a local path, not to {store}; copy it there afterwards"
-        raise ValueError(msg)
-    group = zarr.create_group(store, zarr_format=3)
-    write_counts(Path(store) / COUNTS, form.counts)
+    path = as_path(store)
+    group = zarr.create_group(zarr_store(path), zarr_format=3)
+    write_counts(path / COUNTS, form.counts)
     vectors = group.create_group(VECTORS)
     for name, values in form.vectors.items():
         vectors.create_array(name, data=np.ascontiguousarray(values))
@@ -66,7 +62,7 @@ def read_expression(store: Path | str) -> StoredForm | None:
     ValueError
         If it is of another version, or its counts are damaged.
     """
-    group = zarr.open_group(str(store), mode="r")
+    group = zarr.open_group(zarr_store(as_path(store)), mode="r")
     metadata = group.attrs.get(METADATA_KEY)
     if not isinstance(metadata, dict) or "expression" not in metadata:
         return None
@@ -82,13 +78,7 @@ def read_expression(store: Path | str) -> StoredForm | None:
 
 
 def write_counts(store: Path | str, counts: Counts) -> None:
-    """Write some genes and cells of a count store as a store of their own, a block of cells at a time.
-
-    Raises
-    ------
-    ValueError
-        If the path is a URL.
-    """
+    """Write some genes and cells of a count store as a store of their own, a block of cells at a time."""
     with CountStoreWriter(store, obs=storable(counts.obs), var=storable(counts.var)) as writer:
         for block in counts.blocks():
             by_cell = scipy.sparse.csr_array(block.T)

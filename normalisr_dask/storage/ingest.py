@@ -16,7 +16,9 @@ from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.entry_order import OutOfOrderError, RowBuilder, rows_after_sorting, rows_as_they_come
 from normalisr_dask.storage.inputs import open_source
+from normalisr_dask.storage.locations import as_path, is_local
 from normalisr_dask.storage.names import add_cell_table, join_cells, join_genes, make_genes_unique, storable
+from normalisr_dask.storage.url_errors import url_errors
 
 NameFiles = str | Path | Sequence[str | Path] | None
 
@@ -42,7 +44,7 @@ def ingest(
         dense table of text (``.tsv``, ``.csv``, ``.txt``, gzipped or not) with names of cells in the first line and
         of genes in the first column. Several are put below one another as cells.
     store
-        Where the count store is written.
+        Where the count store is written: a path, or a URL such as ``s3://bucket/counts.zarr``.
     genes, cells
         Files of names, one for all inputs or one for each. Matrix Market finds Cell Ranger's files beside it without
         them; for other inputs they replace the names inside. 10x inputs keep all kinds of feature; column
@@ -71,7 +73,7 @@ def ingest(
     ValueError
         If an input is damaged, holds no counts, or does not fit its names or the other inputs.
     OSError
-        If the disk is full.
+        If the disk is full, or object storage refuses or does not answer.
 
     Warns
     -----
@@ -86,10 +88,15 @@ def ingest(
     appears at its path only when it is finished; a run that was interrupted leaves a work folder ``STORE.partial`` at
     most, which the next run removes.
     """
-    paths = [Path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
-    if not paths:
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    if not inputs:
         msg = "expected at least one input, found none"
         raise ValueError(msg)
+    for path in inputs:
+        if not is_local(path):
+            msg = f"an input is read from a file or folder of this machine, not from {path}; copy it here first"
+            raise ValueError(msg)
+    paths = [Path(path) for path in inputs]
     gene_files = _one_for_each(genes, len(paths), "genes")
     cell_files = _one_for_each(cells, len(paths), "cells")
     sources = [
@@ -103,7 +110,7 @@ def ingest(
         joined_cells = add_cell_table(joined_cells, Path(obs))
     gene_maps = [joined_genes.index.get_indexer(table.index).astype(np.int32) for table in gene_tables]
 
-    with disk_full_errors(Path(store).absolute().parent, "the unfinished store was removed"):
+    with url_errors(store), disk_full_errors(as_path(store).absolute().parent, "the unfinished store was removed"):
         while True:
             with CountStoreWriter(
                 store,

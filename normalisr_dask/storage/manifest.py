@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from normalisr_dask.schema import FORMAT_VERSION
-from normalisr_dask.storage.folder_lock import HOLDER, LOCK
+from normalisr_dask.storage.folder_lock import LOCK
+from normalisr_dask.storage.locations import as_path, make_folder, whole_file
+from normalisr_dask.storage.url_errors import url_errors
 
 MANIFEST = "manifest.json"
 DRAFT = "manifest.json.partial"
@@ -35,7 +37,7 @@ class Manifest:
     """
 
     def __init__(self, output: str | Path) -> None:
-        self.path = Path(output) / MANIFEST
+        self.path = as_path(output) / MANIFEST
         self.content: dict[str, Any] = {}
 
     @classmethod
@@ -50,11 +52,12 @@ class Manifest:
             If the manifest is damaged or of another format version.
         """
         manifest = cls(output)
-        if not manifest.path.is_file():
-            msg = f"{output} holds no run: there is no {MANIFEST} in it"
-            raise FileNotFoundError(msg)
         try:
-            manifest.content = json.loads(manifest.path.read_text(encoding="utf-8"))
+            with url_errors(output):
+                manifest.content = json.loads(manifest.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            msg = f"{output} holds no run: there is no {MANIFEST} in it"
+            raise FileNotFoundError(msg) from error
         except ValueError as error:
             msg = f"{manifest.path} is damaged ({error}); remove the folder {output} and run again"
             raise ValueError(msg) from error
@@ -82,16 +85,19 @@ class Manifest:
         ValueError
             If the folder holds another run, or files that are no run's.
         """
-        folder = Path(output)
+        folder = as_path(output)
         # As JSON will give them back, so that runs can be compared.
         settings, inputs = (json.loads(json.dumps(values)) for values in (settings, inputs))
-        if (folder / MANIFEST).is_file():
+        with url_errors(output):
+            is_begun = (folder / MANIFEST).is_file()
+            is_taken = not is_begun and folder.exists() and not _is_free(folder)
+        if is_taken:
+            msg = f"output folder {output} holds other files and no run; give an empty or a new folder"
+            raise ValueError(msg)
+        if is_begun:
             manifest = cls.read(folder)
             manifest._refuse_another_run(settings, inputs)
         else:
-            if folder.exists() and not _is_free(folder):
-                msg = f"output folder {output} holds other files and no run; give an empty or a new folder"
-                raise ValueError(msg)
             manifest = cls(folder)
             manifest.content = {"format_version": FORMAT_VERSION, "stages": {}}
         manifest.content |= {
@@ -129,14 +135,12 @@ class Manifest:
         self.write()
 
     def write(self) -> None:
-        """Write the manifest beside itself and rename it into place."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(DRAFT)
-        with draft.open("w", encoding="utf-8") as file:
+        """Write the manifest, whole or not at all."""
+        make_folder(self.path.parent)
+        with whole_file(self.path) as draft, draft.open("w", encoding="utf-8") as file:
             json.dump(self.content, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self.path)
 
     def _refuse_another_run(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         before = self.content
@@ -158,13 +162,14 @@ class Manifest:
 
 def _is_free(folder: Path) -> bool:
     """Whether a run may begin in a folder: it is empty but for what a run left that died over its manifest."""
-    return folder.is_dir() and all(path.name in {DRAFT, LOCK, HOLDER} for path in folder.iterdir())
+    return folder.is_dir() and all(path.name == DRAFT or path.name.startswith(LOCK) for path in folder.iterdir())
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
     """Return size and SHA-256 of a file, by which a later run knows its input again."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    digest, n_bytes = hashlib.sha256(), 0
+    with as_path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return {"bytes": Path(path).stat().st_size, "sha256": digest.hexdigest()}
+            n_bytes += len(block)
+    return {"bytes": n_bytes, "sha256": digest.hexdigest()}

@@ -1,13 +1,13 @@
 """The result store: one Zarr group a stage with named dimensions, published whole or not at all.
 
-A stage is written to a work folder beside the results and renamed into place when it is complete, so that what stands
-under ``results.zarr`` is always whole. A run that would write the same goes on with what an interrupted one has left in
-the work folder: each of its chunks and files is whole, since they appear by a rename, too.
+A stage is written to a work folder beside the results and published when it is complete: renamed into place, or at a
+URL copied there with what readers know it by last. So what stands under ``results.zarr`` is always whole. A run that
+would write the same goes on with what an interrupted one has left in the work folder: each of its chunks and files is
+whole, since they appear by a rename, or are sent whole, too.
 """
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +19,20 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.schema import FORMAT_VERSION, STAGES, Variable, kind_of
+from normalisr_dask.storage.locations import (
+    METADATA,
+    as_path,
+    files_below,
+    for_tasks,
+    is_local,
+    make_folder,
+    open_array,
+    path_of,
+    publish_folder,
+    remove_folder,
+    whole_file,
+    zarr_store,
+)
 
 RESULTS, WORK = "results.zarr", "work"
 #: Attribute of an unfinished stage, and file of a folder of unfinished work: what tells whether to go on with it.
@@ -33,38 +47,41 @@ class ResultStore:
     Parameters
     ----------
     output
-        The output folder; it need not exist yet.
+        The output folder, or its URL; it need not exist yet.
     """
 
     def __init__(self, output: str | Path) -> None:
-        self.output = Path(output)
+        self.output = as_path(output)
         self.path = self.output / RESULTS
 
     def create(self) -> None:
         """Make the empty store where there is none yet."""
-        if not (self.path / "zarr.json").is_file():
-            zarr.create_group(self.path, zarr_format=3, attributes={"format_version": FORMAT_VERSION})
+        if not (self.path / METADATA).is_file():
+            zarr.create_group(zarr_store(self.path), zarr_format=3, attributes={"format_version": FORMAT_VERSION})
 
     def clear_work(self) -> None:
         """Remove the work folder, when nothing more is to be done."""
-        shutil.rmtree(self.output / WORK, ignore_errors=True)
+        remove_folder(self.output / WORK)
 
     def has(self, stage: str) -> bool:
         """Return whether the stage is there, whole."""
-        return (self.path / stage / "zarr.json").is_file()
+        return (self.path / stage / METADATA).is_file()
 
     def remove(self, stage: str) -> None:
         """Remove a stage that is to be made again, so that at no time readers see a part of it."""
         if not (self.path / stage).exists():
             return
         # The consolidated metadata of the root would go on to show the stage, with zeros in place of what is gone.
-        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+        root = zarr.open_group(zarr_store(self.path), mode="r+", use_consolidated=False)
         root.update_attributes({"format_version": FORMAT_VERSION})
+        if not is_local(self.path):
+            remove_folder(self.path / stage)
+            return
         removed = self._work(f"{stage}.removed")
-        shutil.rmtree(removed, ignore_errors=True)
+        remove_folder(removed)
         removed.parent.mkdir(exist_ok=True)
         (self.path / stage).rename(removed)
-        shutil.rmtree(removed)
+        remove_folder(removed)
 
     def begin(
         self,
@@ -94,9 +111,9 @@ class ResultStore:
         unfinished = _unfinished_arrays(folder, STAGES[kind_of(stage)], asked)
         if unfinished is not None:
             return unfinished
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         attributes = {"format_version": FORMAT_VERSION, **({} if asked is None else {MADE_WITH: asked})}
-        group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+        group = zarr.create_group(zarr_store(folder), zarr_format=3, attributes=attributes)
         for name, names in coordinates.items():
             group.create_array(name, data=np.asarray(names).astype(np.dtypes.StringDType()), dimension_names=[name])
         arrays = {}
@@ -113,12 +130,12 @@ class ResultStore:
         return arrays
 
     def publish(self, stage: str) -> None:
-        """Move the filled stage into the results, in one rename."""
-        self._work(stage).rename(self.path / stage)
+        """Move the filled stage into the results, where readers see it at once and whole."""
+        publish_folder(self._work(stage), self.path / stage)
         with warnings.catch_warnings():
             # xarray opens consolidated stores without a warning; zarr warns that the format does not name them yet.
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(self.path, zarr_format=3)
+            zarr.consolidate_metadata(zarr_store(self.path), zarr_format=3)
 
     def write(self, stage: str, coordinates: Mapping[str, NDArray[np.object_]], values: Mapping[str, Any]) -> None:
         """Write and publish a stage whose arrays are in memory."""
@@ -129,7 +146,7 @@ class ResultStore:
 
     def stored(self, stage: str, name: str) -> zarr.Array:
         """Return one array of a stage as it is stored; a slice of it is read when it is taken."""
-        return zarr.open_array(self.path / stage / name, mode="r")
+        return open_array(self.path / stage / name)
 
     def read(self, stage: str, name: str) -> NDArray[Any]:
         """Return one array of a stage, or the names of a dimension, in memory."""
@@ -137,18 +154,18 @@ class ResultStore:
 
     def open(self, stage: str, name: str) -> da.Array:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""
-        return da.from_zarr(self.stored(stage, name))
+        stored = self.stored(stage, name)
+        return da.from_array(for_tasks(stored), chunks=stored.chunks)
 
     def work_folder(self, name: str, made_with: Mapping[str, Any]) -> Path:
         """Return a folder for what is not yet results: empty, or with what was made with the same before."""
         folder, asked = self._work(name), _as_json(made_with)
         label = folder / f"{MADE_WITH}.json"
         if not label.is_file() or json.loads(label.read_text(encoding="utf-8")) != asked:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            draft = label.with_suffix(".partial")
-            draft.write_text(json.dumps(asked), encoding="utf-8")
-            draft.replace(label)
+            remove_folder(folder)
+            make_folder(folder)
+            with whole_file(label) as draft:
+                draft.write_text(json.dumps(asked), encoding="utf-8")
         return folder
 
     def _work(self, stage: str) -> Path:
@@ -156,26 +173,26 @@ class ResultStore:
 
 
 def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
-    """Return which chunks of an array in a folder are stored, in the shape of its grid of chunks.
+    """Return which chunks of an array are stored, in the shape of its grid of chunks.
 
     Chunks that hold nothing but zeros are not stored.
     """
-    folder = Path(str(array.store_path).removeprefix("file://"))
+    stored = set(files_below(path_of(array)))
     shape = array.cdata_shape
     keys = (array.metadata.encode_chunk_key(index) for index in np.ndindex(shape))
-    return np.array([(folder / key).is_file() for key in keys], dtype=bool).reshape(shape)
+    return np.array([key in stored for key in keys], dtype=bool).reshape(shape)
 
 
 def _unfinished_arrays(
     folder: Path, variables: Mapping[str, Variable], asked: Mapping[str, Any] | None
 ) -> dict[str, zarr.Array] | None:
     """Return the arrays of an unfinished stage that was made with what is asked; None if there are none such."""
-    if asked is None or not (folder / "zarr.json").is_file():
+    if asked is None or not (folder / METADATA).is_file():
         return None
-    group = zarr.open_group(folder, mode="r+")
+    group = zarr.open_group(zarr_store(folder), mode="r+", zarr_format=3)
     if group.attrs.get(MADE_WITH) != asked or any(name not in group for name in variables):
         return None
-    return {name: zarr.open_array(folder / name, mode="r+") for name in variables}
+    return {name: open_array(folder / name, mode="r+") for name in variables}
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.network import Edges, stored_candidates, stored_edges_in_pieces
 from normalisr_dask.schema import kind_of, stage_of_level
+from normalisr_dask.storage.locations import as_path, open_array, whole_file
 from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
@@ -56,7 +55,7 @@ def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] 
     n_cells = results.read("de", "n_cells")
     target_names, target_of = np.unique(np.array(targets or (), dtype=object), return_inverse=True)
     names = ("gamma", "se", "pvalue", "log10_pvalue", "qvalue", "qvalue_all")
-    arrays = {name: zarr.open_array(results.path / "de" / name, mode="r") for name in names}
+    arrays = {name: results.stored("de", name) for name in names}
     hits = np.zeros(groupings.size, dtype=np.int64)
 
     def blocks() -> Iterator[pa.RecordBatch]:
@@ -108,9 +107,7 @@ def save_stored_edges(number: int, start: int, stop: int, *, path: str, stage: s
     -----
     Reads chunk by chunk and keeps pairs with P ≤ ``qcut`` alone. Memory: two chunks, and up to 24 bytes a pair.
     """
-    p_values, dots, variances = (
-        zarr.open_array(Path(path) / stage / name, mode="r") for name in ("pvalue", "dot", "var")
-    )
+    p_values, dots, variances = (open_array(as_path(path) / stage / name) for name in ("pvalue", "dot", "var"))
     n_genes, width = p_values.shape[0], p_values.chunks[1]
     tiles = []
     for first in range(0, n_genes, width):
@@ -151,30 +148,32 @@ def save_edges(row: int, pieces: Iterator[Edges], *, folder: str) -> int:
         Where the files of all panels are.
     """
     n_edges = 0
-    draft = Path(folder) / f"{row}.{uuid4().hex}"
-    with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, EDGE_SCHEMA) as writer:
+    with (
+        whole_file(as_path(folder) / _panel(row), several_writers=True) as draft,
+        pa.OSFile(str(draft), "wb") as file,
+        pa.ipc.new_file(file, EDGE_SCHEMA) as writer,
+    ):
         for edges in pieces:
             writer.write_batch(edge_batch(edges.row, edges.column, edges.r, edges.p_value, edges.q_value))
             n_edges += edges.row.size
-    draft.replace(_panel_path(folder, row))
     return n_edges
 
 
-def has_edges(folder: str | Path, row: int) -> bool:
-    """Return whether :func:`save_edges` has written a panel."""
-    return _panel_path(folder, row).is_file()
+def panels_without_edges(folder: Path, n_panels: int) -> list[int]:
+    """Return which panels of 0 to ``n_panels`` :func:`save_edges` has not written."""
+    written = {path.name for path in folder.iterdir()}
+    return [row for row in range(n_panels) if _panel(row) not in written]
 
 
-def saved_edges(folder: str | Path, n_panels: int) -> Iterator[pa.RecordBatch]:
+def saved_edges(folder: Path, n_panels: int) -> Iterator[pa.RecordBatch]:
     """Yield the edges that :func:`save_edges` has written of panels 0 to ``n_panels``."""
     for row in range(n_panels):
-        with pa.memory_map(str(_panel_path(folder, row))) as file:
-            reader = pa.ipc.open_file(file)
+        with (folder / _panel(row)).open("rb") as file, pa.ipc.open_file(file) as reader:
             yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def _panel_path(folder: str | Path, row: int) -> Path:
-    return Path(folder) / f"{row}.arrow"
+def _panel(row: int) -> str:
+    return f"{row}.arrow"
 
 
 def edge_table(level: int) -> str:
@@ -242,11 +241,9 @@ def _names_at(names: NDArray[np.object_], positions: NDArray[np.int64]) -> pa.Di
 
 
 def _write(path: Path, blocks: Iterator[pa.RecordBatch]) -> None:
-    """Write a table beside its place and rename it there."""
-    draft = path.with_name(f"{path.name}.partial")
+    """Write a table, whole or not at all."""
     first = next(blocks)
-    with pq.ParquetWriter(draft, first.schema, compression="zstd") as writer:
+    with whole_file(path) as draft, pq.ParquetWriter(draft, first.schema, compression="zstd") as writer:
         writer.write_batch(first)
         for block in blocks:
             writer.write_batch(block)
-    draft.replace(path)

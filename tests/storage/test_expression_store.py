@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from normalisr_dask.storage.counts import open_counts
-from normalisr_dask.storage.expression_store import StoredForm, read_expression, write_counts, write_expression
+from normalisr_dask.storage.expression_store import StoredForm, read_expression, write_expression
 
 
 def test_what_is_written_is_read(count_store, counts, tmp_path):
@@ -35,9 +35,10 @@ def test_another_version_is_refused(count_store, tmp_path):
         read_expression(tmp_path / "a.zarr")
 
 
-def test_urls_are_refused(count_store):
+def test_expression_is_written_to_a_url_and_read_from_there(count_store):
     counts = open_counts(count_store)
-    with pytest.raises(ValueError, match=r"written to a local path, not to s3://bucket/a\.zarr"):
-        write_expression("s3://bucket/a.zarr", StoredForm("log_cpm", counts, {}))
-    with pytest.raises(ValueError, match=r"written to a local path, not to s3://bucket/a\.zarr"):
-        write_counts("s3://bucket/a.zarr", counts)
+    write_expression("memory://stores/a.zarr", StoredForm("log_cpm", counts, {"offset": np.arange(3.0)}))
+    form = read_expression("memory://stores/a.zarr")
+    np.testing.assert_array_equal(form.vectors["offset"], np.arange(3.0))
+    assert form.counts.cells.tolist() == counts.cells.tolist()
+    assert (next(form.counts.blocks()) != next(counts.blocks())).nnz == 0
