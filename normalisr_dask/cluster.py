@@ -5,14 +5,11 @@ loopback interface only and is gone when the ``with`` block ends. In every case 
 are held to one thread, since chunks are the only parallelism.
 """
 
-import asyncio
 import gc
-import json
 import logging
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,11 +21,9 @@ import dask
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, Security, Worker
-from distributed.comm import CommClosedError
-from distributed.core import rpc
 from distributed.system import memory_limit as machine_memory
-from distributed.utils import LoopRunner, import_term
 
+from normalisr_dask.cluster_connection import address_in_file, client_of_scheduler
 from normalisr_dask.process_memory import bytes_read, peak_bytes
 from normalisr_dask.validation import check_count
 from normalisr_dask.worker_plugin import OneThreadInLibraries
@@ -37,7 +32,6 @@ LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
 _NOISY_LOGGERS = ("distributed", "asyncio", "tornado")
 _SHARE_OF_MEMORY = 0.8
-_ANSWER_SECONDS = 10.0
 _SMALLEST_MEMORY_LIMIT = 2**26
 _ONE_THREAD = {
     "OMP_NUM_THREADS": 1,
@@ -88,7 +82,9 @@ class ClusterSettings:
     dashboard
         Serve Dask's dashboard of the local cluster, on the loopback interface.
     answer_seconds
-        How long to wait for the scheduler and for its first worker.
+        How long to wait for a running scheduler.
+    worker_seconds
+        How long to wait for the first worker of a running scheduler.
 
     Raises
     ------
@@ -110,7 +106,8 @@ class ClusterSettings:
     tls_cert: str | None = None
     tls_key: str | None = None
     dashboard: bool = False
-    answer_seconds: float = _ANSWER_SECONDS
+    answer_seconds: float = 10.0
+    worker_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         check_count(self.threads_per_worker, "threads_per_worker", minimum=1)
@@ -200,7 +197,11 @@ def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
     ValueError
         If the scheduler file is not one.
     ConnectionError
-        If no scheduler answers in time, something else answers, or it has no workers that can import this package.
+        If no scheduler answers in time, or something else answers.
+    ConnectionError
+        If it has no workers in time, or scheduler and workers have not this process's software.
+    ConnectionError
+        If it goes away while the client is in use.
     """
     return _local_client(settings) if settings.is_local else _client_of_running_scheduler(settings)
 
@@ -274,7 +275,7 @@ def cluster_size(client: Client) -> ClusterSize:
 def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     """Start a local cluster, and end it with the block."""
     if settings.dashboard and find_spec("bokeh") is None:
-        msg = "the dashboard needs the package bokeh: pip install bokeh"
+        msg = "the dashboard needs the package bokeh: pip install 'normalisr-dask[dashboard]'"
         raise ValueError(msg)
     security = _security(settings)
     with (
@@ -324,102 +325,13 @@ def _children_ignore_ctrl_c() -> Iterator[None]:
 @contextmanager
 def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
     """Connect to a scheduler that others started, and leave it running."""
-    address = settings.scheduler or _address_in_file(Path(str(settings.scheduler_file)), settings.answer_seconds)
+    address = settings.scheduler or address_in_file(Path(str(settings.scheduler_file)), settings.answer_seconds)
     if settings.tls_ca is not None and not address.startswith("tls://"):
         msg = f"with TLS files the scheduler must be at tls://, but {settings.scheduler_file} names {address}"
         raise ValueError(msg)
-    with _quiet_logs(), _answering_client(address, settings) as client:
-        _prepare_workers(client, address, settings.answer_seconds)
+    seconds = (settings.answer_seconds, settings.worker_seconds)
+    with _quiet_logs(), client_of_scheduler(address, _security(settings), *seconds) as client:
         yield client
-
-
-def _answering_client(address: str, settings: ClusterSettings) -> Client:
-    """Connect, or say in one line what is wrong."""
-    security = _security(settings) or _configured_security(address)
-    try:
-        # Dask's client has no deadline for the first greeting, and leaves its thread behind where that fails
-        LoopRunner().run_sync(_greet_scheduler, address, security, settings.answer_seconds)
-    except Exception as error:  # bytes that are no greeting end in anything, even in a MemoryError
-        if isinstance(error, OSError) and not isinstance(error, CommClosedError):
-            raise _no_answer(address, settings.answer_seconds) from error
-        msg = (
-            f"no Dask scheduler answers at {address}: something else does, or it wants other encryption "
-            f"({_reason(error)}); check the address, its port (8786 by default; the dashboard has another) "
-            "and whether it starts with tcp:// or tls://"
-        )
-        raise ConnectionError(msg) from error
-    try:
-        return Client(address, timeout=settings.answer_seconds, security=security, set_as_default=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise _no_answer(address, settings.answer_seconds) from error
-
-
-async def _greet_scheduler(address: str, security: Security, seconds: float) -> None:
-    """Ask what listens at the address who it is, with one deadline from the first byte to the last."""
-    arguments = security.get_connection_args("client")
-    async with asyncio.timeout(seconds), rpc(address, timeout=seconds, connection_args=arguments) as server:
-        identity = await server.identity()
-    if "workers" not in identity:
-        msg = f"it is a Dask {identity['type']}"
-        raise TypeError(msg)
-
-
-def _no_answer(address: str, seconds: float) -> ConnectionError:
-    """Say that nothing came, or nothing that Dask could read to its end."""
-    return ConnectionError(
-        f"the Dask scheduler at {address} did not answer within {seconds:g} seconds; "
-        "check the address and that `dask scheduler` runs there"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Tell why a greeting failed, unless that only tells how Dask misread it."""
-    if isinstance(error, CommClosedError | TypeError):
-        return str(error.__cause__ or error)
-    return "its answer is not in Dask's protocol"
-
-
-def _prepare_workers(client: Client, address: str, seconds: float) -> None:
-    """Wait for a worker, for without one tasks would wait for ever; send the plugin, which needs this package there."""
-    try:
-        client.wait_for_workers(1, timeout=seconds)
-        client.register_plugin(OneThreadInLibraries())
-    except TimeoutError as error:
-        msg = (
-            f"the Dask scheduler at {address} has no workers after {seconds:g} seconds; "
-            f"start some with `dask worker {address}`"
-        )
-        raise ConnectionError(msg) from error
-    except Exception as error:  # whatever a worker raised while it read the plugin
-        msg = (
-            f"the workers of the Dask scheduler at {address} cannot load normalisr_dask "
-            f"({type(error).__name__}: {error}); start them in the environment that runs this command"
-        )
-        raise ConnectionError(msg) from error
-
-
-def _address_in_file(path: Path, seconds: float) -> str:
-    """Read a scheduler file; a scheduler that is just starting gets some time to write it."""
-    give_up = time.monotonic() + seconds
-    while not path.exists() or path.stat().st_size == 0:
-        if time.monotonic() > give_up:
-            msg = (
-                f"no scheduler file {path} after {seconds:g} seconds; "
-                f"start a scheduler with `dask scheduler --scheduler-file {path}`"
-            )
-            raise FileNotFoundError(msg)
-        time.sleep(0.1)
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path} is no scheduler file: expected the JSON that `dask scheduler --scheduler-file` writes"
-        raise ValueError(msg) from error
-
-
-def _configured_security(address: str) -> Security:
-    """Take what Dask's own configuration says, as its client does."""
-    loader = dask.config.get("distributed.client.security-loader", None)
-    return (import_term(loader)({"address": address}) if loader else None) or Security()
 
 
 def _security(settings: ClusterSettings) -> Security | None:

@@ -1,25 +1,18 @@
-"""Real clusters: a local one, and schedulers of their own process that are found by address and by file."""
+"""Local clusters, and the settings of all."""
 
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from socketserver import BaseRequestHandler, BaseServer, ThreadingTCPServer
+import urllib.request
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
 import pytest
 from dask.system import cpu_count
 from threadpoolctl import threadpool_info
+from tls_files import tls_files
 
 from normalisr_dask.cluster import (
     ClusterSettings,
@@ -43,28 +36,19 @@ def hold(n_bytes: int) -> int:
     return int(np.ones(n_bytes, np.uint8)[-1])
 
 
+def listening_sockets() -> set[tuple[str, int]]:
+    """Return address and port of all that this process and those that it has started listen on."""
+    this = psutil.Process()
+    return {
+        tuple(connection.laddr)
+        for process in [this, *this.children(recursive=True)]
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
 def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info()]
-
-
-@contextmanager
-def running(*command: str, **environment: str) -> Iterator[subprocess.Popen]:
-    """Run a process beside the test, and end it."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def dask_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dask", *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +74,9 @@ class TestLocalCluster:
             assert set(threads) == {1}
 
     def test_it_listens_on_the_loopback_interface_only(self, client):
-        this = psutil.Process()
-        sockets = [
-            connection.laddr.ip
-            for process in [this, *this.children(recursive=True)]
-            for connection in process.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN
-        ]
+        sockets = listening_sockets()
         assert len(sockets) >= 3  # a scheduler and two workers
-        assert set(sockets) <= LOOPBACK_ADDRESSES
+        assert {ip for ip, _ in sockets} <= LOOPBACK_ADDRESSES
 
     def test_peaks_remember_memory_that_was_let_go(self, client):
         before = worker_peaks(client)
@@ -108,6 +86,15 @@ class TestLocalCluster:
         assert after.keys() == before.keys()
         assert 150_000_000 < after[first] - before[first] < 300_000_000
         assert all(after[other] - before[other] < 100_000_000 for other in others)
+
+
+def test_the_dashboard_is_for_this_machine_only():
+    with connect(ClusterSettings(workers=1, dashboard=True)) as client:
+        link = urlsplit(client.dashboard_link)
+        with urllib.request.urlopen(client.dashboard_link) as answer:
+            assert b"Dask" in answer.read()
+        assert (link.hostname, link.port) in listening_sockets()
+        assert {ip for ip, _ in listening_sockets()} <= LOOPBACK_ADDRESSES
 
 
 def test_the_local_cluster_ends_with_its_block_and_after_an_error():
@@ -164,169 +151,22 @@ def test_sizes_fill_the_machine_by_default():
     assert ClusterSettings(workers=3, threads_per_worker=2, memory_limit=LIMIT).local_size() == (3, 2, LIMIT)
 
 
-def scheduler_command(scheduler_file: Path) -> list[str]:
-    places = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-dashboard"]
-    return dask_command("scheduler", *places, "--scheduler-file", str(scheduler_file))
+def test_it_is_encrypted_when_asked(tmp_path):
+    settings = ClusterSettings(workers=1, **tls_files(tmp_path).settings())
+    with connect(settings) as client:
+        assert client.scheduler.address.startswith("tls://")
+        assert all(worker.startswith("tls://") for worker in client.nthreads())
+        assert client.submit(add_one, 1).result() == 2
 
 
-class SilentHandler(SimpleHTTPRequestHandler):
-    """Python's web server, without its log."""
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(server: BaseServer) -> Iterator[None]:
-    """Let a server answer in a thread of its own."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-
-
-def assert_refused(address: str, message: str, seconds: float = 0.5) -> None:
-    """Hold a failing connection to its message, to its time and to leaving no thread."""
-    loops = {thread for thread in threading.enumerate() if thread.name == "IO loop"}
-    start = time.monotonic()
-    with (
-        pytest.raises(ConnectionError, match=message),
-        connect(ClusterSettings(scheduler=address, answer_seconds=seconds)),
-    ):
-        pass
-    assert time.monotonic() - start < seconds + 2
-    assert {thread for thread in threading.enumerate() if thread.name == "IO loop"} == loops
-
-
-class TestRunningScheduler:
-    @pytest.mark.slow
-    def test_it_is_found_by_its_file_and_by_its_address_and_stays(self, tmp_path):
-        path = tmp_path / "scheduler.json"
-        size = ["--nthreads", "1", "--memory-limit", "0"]
-        places = ["--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path)]
-        worker = dask_command("worker", "--scheduler-file", str(path), *size, *places)
-        with running(*scheduler_command(path)), running(*worker, OPENBLAS_NUM_THREADS="3"):
-            with connect(ClusterSettings(scheduler_file=str(path), answer_seconds=60)) as client:
-                assert client.submit(add_one, 1).result() == 2
-                assert {number for numbers in client.run(blas_threads).values() for number in numbers} == {1}
-                # a worker without a limit of its own may use its machine's memory
-                assert list(memory_limits(client).values()) == [pytest.approx(psutil.virtual_memory().total, rel=0.01)]
-            address = json.loads(path.read_text())["address"]
-            with connect(ClusterSettings(scheduler=address)) as client:
-                assert client.submit(add_one, 2).result() == 3
-
-    def test_a_file_that_is_not_there_is_said_after_the_time(self, tmp_path):
-        with (
-            pytest.raises(FileNotFoundError, match=r"no scheduler file .*nowhere.json after 0\.2 seconds; start"),
-            connect(ClusterSettings(scheduler_file=str(tmp_path / "nowhere.json"), answer_seconds=0.2)),
-        ):
-            pass
-
-    @pytest.mark.parametrize("content", ["hello", "[]", '{"id": 1}'])
-    def test_a_file_of_another_kind_is_refused(self, tmp_path, content):
-        path = tmp_path / "other.json"
-        path.write_text(content)
-        with (
-            pytest.raises(ValueError, match=r"other\.json is no scheduler file: expected"),
-            connect(ClusterSettings(scheduler_file=str(path), answer_seconds=0.2)),
-        ):
-            pass
-
-    def test_a_scheduler_that_does_not_answer_is_one_line(self):
-        message = "the Dask scheduler at tcp://127.0.0.1:1 did not answer within 0.5 seconds; check"
-        with (
-            pytest.raises(ConnectionError, match=message),
-            connect(ClusterSettings(scheduler="tcp://127.0.0.1:1", answer_seconds=0.5)),
-        ):
-            pass
-
-    def test_a_port_that_accepts_and_says_nothing_is_one_line_in_time(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-            assert_refused(address, f"the Dask scheduler at {address} did not answer within 0.5 seconds; check")
-
-    def test_a_web_server_is_one_line_in_time(self):
-        """It waits for the end of a line or complains of the one it got, as Dask's greeting happens to have one."""
-        with ThreadingHTTPServer(("127.0.0.1", 0), SilentHandler) as server, serving(server):
-            address = f"tcp://127.0.0.1:{server.server_port}"
-            assert_refused(
-                address, f"no Dask scheduler answers at {address}|{address} did not answer within 0.5 seconds"
-            )
-
-    @pytest.mark.parametrize(
-        "greeting",
-        [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b""],
-        ids=["ssh", "http", "zeros", "nothing"],
-    )
-    def test_what_speaks_another_protocol_is_no_scheduler(self, greeting):
-        class Greeter(BaseRequestHandler):
-            def handle(self) -> None:
-                self.request.sendall(greeting)
-
-        with ThreadingTCPServer(("127.0.0.1", 0), Greeter) as server, serving(server):
-            address = f"tcp://127.0.0.1:{server.server_address[1]}"
-            assert_refused(address, f"no Dask scheduler answers at {address}: something else does")
-
-    def test_a_worker_is_no_scheduler(self, client):
-        address = next(iter(client.nthreads()))
-        assert_refused(address, rf"no Dask scheduler answers at {address}: .* \(it is a Dask Worker\)", seconds=5)
-
-    @pytest.mark.slow
-    def test_a_scheduler_without_workers_is_one_line(self, tmp_path):
-        path = tmp_path / "scheduler.json"
-        with (
-            running(*scheduler_command(path)),
-            pytest.raises(
-                ConnectionError, match=r"has no workers after 5 seconds; start some with `dask worker tcp://"
-            ),
-            connect(ClusterSettings(scheduler_file=str(path), answer_seconds=5)),
-        ):
-            pass
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A certificate that is its own authority, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run([openssl, *request, "-out", certificate, "-keyout", key], check=True, capture_output=True)
-    return certificate, key
-
-
-class TestEncryption:
-    def test_a_local_cluster_is_encrypted_when_asked(self, certificate):
-        authority, key = map(str, certificate)
-        settings = ClusterSettings(workers=1, tls_ca=authority, tls_cert=authority, tls_key=key)
-        with connect(settings) as client:
-            assert client.scheduler.address.startswith("tls://")
-            assert all(worker.startswith("tls://") for worker in client.nthreads())
-            assert client.submit(add_one, 1).result() == 2
-
-    def test_an_address_without_encryption_is_refused(self, certificate):
-        authority, key = map(str, certificate)
-        with pytest.raises(ValueError, match=r"address must start with tls://, not 'tcp://127.0.0.1:1'"):
-            ClusterSettings(scheduler="tcp://127.0.0.1:1", tls_ca=authority, tls_cert=authority, tls_key=key)
-
-    def test_a_file_that_names_an_address_without_encryption_is_refused(self, certificate, tmp_path):
-        authority, key = map(str, certificate)
-        path = tmp_path / "scheduler.json"
-        path.write_text('{"address": "tcp://127.0.0.1:1"}')
-        settings = ClusterSettings(scheduler_file=str(path), tls_ca=authority, tls_cert=authority, tls_key=key)
-        with pytest.raises(ValueError, match=r"must be at tls://, but .* names tcp://127.0.0.1:1"), connect(settings):
-            pass
-
-    def test_half_of_the_files_is_refused(self, certificate):
-        with pytest.raises(ValueError, match="give --tls-ca and --tls-cert"):
-            ClusterSettings(tls_ca=str(certificate[0]))
-        with pytest.raises(FileNotFoundError, match=r"tls_cert: there is no file nowhere\.pem"):
-            ClusterSettings(tls_ca=str(certificate[0]), tls_cert="nowhere.pem")
+def test_half_an_encryption_is_refused(tmp_path):
+    files = tls_files(tmp_path)
+    with pytest.raises(ValueError, match="give --tls-ca and --tls-cert"):
+        ClusterSettings(tls_ca=files.authority)
+    with pytest.raises(FileNotFoundError, match=r"tls_cert: there is no file nowhere\.pem"):
+        ClusterSettings(tls_ca=files.authority, tls_cert="nowhere.pem")
+    with pytest.raises(ValueError, match=r"address must start with tls://, not 'tcp://127.0.0.1:1'"):
+        ClusterSettings(scheduler="tcp://127.0.0.1:1", **files.settings())
 
 
 def test_settings_that_contradict_each_other_are_refused():
