@@ -31,8 +31,8 @@ GENES_OF_SET = 2_000
 STORED_ENTRY_BYTES = 2.5
 #: Seconds of a core for each entry that a stage reads, for each stored gene pair that is looked at, and for each task;
 #: about. Only their ratios matter.
-ENTRY_SECONDS = {"qc": 20e-9, "normalisation": 150e-9, "de": 100e-9, "go": 100e-9}
-EDGE_SECONDS, TASK_SECONDS = 30e-9, 1e-3
+ENTRY_SECONDS = {"qc": 40e-9, "normalisation": 70e-9, "de": 50e-9, "go": 70e-9}
+EDGE_SECONDS, TASK_SECONDS = 30e-9, 2e-3
 
 
 @dataclass(frozen=True)

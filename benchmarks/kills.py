@@ -1,0 +1,183 @@
+"""Runs that lose their workers or their client again and again, compared with one that is left alone, bit by bit.
+
+    python benchmarks/kills.py --cells 60000 --genes 6000 --interval 20 --moments 10 --output kills.json
+
+The run has groupings, calibration by permuted cells, and a co-expression network. It is done three times by the real
+program with two workers: undisturbed; with a worker killed (SIGKILL) every so many seconds; and with the client killed
+at moments drawn at random from the time that the undisturbed run took, followed at once by the same command. Where a
+run ends before its moment, its results are compared and another one is begun.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from normalisr_dask.testing import result_digests, simulate_screen, write_cell_ranger_folder
+
+PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can be done again and again, in one folder or another.
+
+    Attributes
+    ----------
+    inputs
+        Folder with ``counts.zarr`` and ``guides.tsv.gz``; also that of the outputs.
+    memory_limit
+        Of a worker, as the program takes it.
+    permutations
+        Of the calibration.
+    """
+
+    inputs: Path
+    memory_limit: str
+    permutations: int
+
+    def start(self, output: Path) -> subprocess.Popen[bytes]:
+        """Start the program in a process of its own; what it says is kept in a file."""
+        arguments = [
+            *("run", self.inputs / "counts.zarr", "-o", output, "--groupings", self.inputs / "guides.tsv.gz"),
+            *("--permutations", self.permutations, "--coex", "--coex-store", "edges", "--no-report"),
+            *("--workers", WORKERS, "--memory-limit", self.memory_limit, "--local-directory", self.inputs / "spilled"),
+        ]
+        with output.with_suffix(".log").open("ab") as log:
+            return subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=log, stderr=log)
+
+    def finish(self, process: subprocess.Popen[bytes], output: Path) -> dict[str, str]:
+        """Wait until the program has ended well, and return the digests of its results."""
+        if process.wait():
+            msg = f"the run failed: {output.with_suffix('.log').read_text().splitlines()[-1]}"
+            raise RuntimeError(msg)
+        return result_digests(output)
+
+
+def make_inputs(folder: Path, *, n_genes: int, n_cells: int, n_guides: int, seed: int) -> None:
+    """Write a count store and a table of guides."""
+    screen = simulate_screen(n_genes, n_cells, n_guides, seed=seed)
+    write_cell_ranger_folder(folder / "matrix", screen.counts, screen.gene_names, screen.cell_names)
+    cells = pd.Index(screen.cell_names, name="cell")
+    guides = pd.DataFrame(screen.groupings.toarray().T, index=cells, columns=screen.grouping_names)
+    guides.to_csv(folder / "guides.tsv.gz", sep="\t")
+    subprocess.run(
+        [PROGRAM, "ingest", folder / "matrix", folder / "counts.zarr"], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def undisturbed(job: Job) -> tuple[dict[str, str], float]:
+    """Return the digests of a run that is left alone, and how long it took."""
+    start = time.perf_counter()
+    output = job.inputs / "whole"
+    return job.finish(job.start(output), output), time.perf_counter() - start
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the worker processes of a run, as far as they have started."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    except psutil.NoSuchProcess:  # one has ended meanwhile
+        return []
+
+
+def with_workers_killed(
+    job: Job, expected: dict[str, str], *, interval: float, generator: np.random.Generator
+) -> dict[str, object]:
+    """Kill a worker every so many seconds until the run has ended, and compare its results."""
+    output, start, n_killed = job.inputs / "workers-killed", time.perf_counter(), 0
+    process = job.start(output)
+    while process.poll() is None:
+        try:
+            process.wait(interval)
+        except subprocess.TimeoutExpired:
+            running = workers(process)
+            if running:
+                running[generator.integers(len(running))].kill()
+                n_killed += 1
+    identical = job.finish(process, output) == expected
+    return {"killed": n_killed, "identical": identical, "seconds": time.perf_counter() - start}
+
+
+def with_client_killed(
+    job: Job, expected: dict[str, str], *, n_moments: int, longest: float, generator: np.random.Generator
+) -> dict[str, object]:
+    """Kill the client at random moments and start the same command again each time; compare what is finished."""
+    start, stages, identical = time.perf_counter(), [], []
+    while len(stages) < n_moments:
+        output = job.inputs / f"client-killed-{len(identical)}"
+        process = job.start(output)
+        try:
+            process.wait(generator.uniform(0, longest))
+            identical.append(job.finish(process, output) == expected)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            stages.append(stages_done(output))
+    output = job.inputs / f"client-killed-{len(identical)}"
+    identical.append(job.finish(job.start(output), output) == expected)
+    return {
+        "killed": len(stages),
+        "stages_done_when_killed": stages,
+        "finished": len(identical),
+        "identical": all(identical),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def stages_done(output: Path) -> list[str]:
+    """Return the stages that the manifest has as done."""
+    path = output / "manifest.json"
+    return list(json.loads(path.read_text())["stages"]) if path.exists() else []
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=60_000)
+    parser.add_argument("--genes", type=int, default=6_000)
+    parser.add_argument("--guides", type=int, default=100)
+    parser.add_argument("--permutations", type=int, default=5)
+    parser.add_argument("--memory-limit", default="1.5GB")
+    parser.add_argument("--interval", type=float, default=20.0, help="seconds between the ends of workers")
+    parser.add_argument("--moments", type=int, default=10, help="how often to end the client")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where to make the folder for all files; by default that for temporary files")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run everything; 1 if any results differ."""
+    asked = parse()
+    generator = np.random.default_rng(asked.seed)
+    with tempfile.TemporaryDirectory(dir=asked.folder, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        make_inputs(folder, n_genes=asked.genes, n_cells=asked.cells, n_guides=asked.guides, seed=asked.seed)
+        job = Job(folder, asked.memory_limit, asked.permutations)
+        expected, seconds = undisturbed(job)
+        measured = {
+            "asked": {key: str(value) for key, value in vars(asked).items()},
+            "results": len(expected),
+            "undisturbed": {"seconds": seconds},
+            "workers": with_workers_killed(job, expected, interval=asked.interval, generator=generator),
+            "client": with_client_killed(job, expected, n_moments=asked.moments, longest=seconds, generator=generator),
+        }
+    print(json.dumps(measured, indent=2))
+    if asked.output:
+        asked.output.write_text(json.dumps(measured, indent=2) + "\n")
+    return 0 if measured["workers"]["identical"] and measured["client"]["identical"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
