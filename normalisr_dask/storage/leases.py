@@ -4,10 +4,11 @@ Whoever wants it writes an object of its own, and then looks for others. One tha
 takes its own back and is refused. Of two at the same time at least one sees the other, since a listing shows all that
 was written before it; so never do two hold the lease, though two that come at the very same time may both be refused.
 Nothing else is asked of the storage. The age of an object is told by the storage's clock alone: against one just
-written.
+written. One that could not renew its lease for nearly as long as makes it void gives it up by itself.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def leased(
     Yields
     ------
     callable
-        Raises RuntimeError if another process has taken the lease over, because this one could not renew it.
+        Raises RuntimeError if this process could not renew the lease, so that another may have taken it over.
 
     Raises
     ------
@@ -52,17 +53,22 @@ def leased(
         If another process holds it.
     """
     own = folder / f"{LEASE}{uuid4().hex}"
+    lapse = time.time() + lapse_seconds
     try:
         own.write_text(identity())
     except FileNotFoundError as error:
         msg = f"{folder} cannot be written: there is no such bucket; make it first, or name another"
         raise FileNotFoundError(msg) from error
     ended, lost = Event(), Event()
-    renewing = Thread(target=_renew, args=(own, renew_seconds, ended, lost), name="lease", daemon=True)
+    intervals = (renew_seconds, lapse_seconds)
+    renewing = Thread(target=_renew, args=(own, lapse, *intervals, ended, lost), name="lease", daemon=True)
 
     def still_held() -> None:
         if lost.is_set():
-            msg = f"another run has taken over {folder}, since this one could not renew its lock; it goes on instead"
+            msg = (
+                f"the lock of {folder} was lost: it could not be renewed for {lapse_seconds:.0f} seconds, or was "
+                "removed; if no other run has taken over, run the same command again"
+            )
             raise RuntimeError(msg)
 
     try:
@@ -95,13 +101,15 @@ def _refuse_others(folder: Path, own: Path, lapse_seconds: float) -> None:
         other.unlink(missing_ok=True)
 
 
-def _renew(own: Path, renew_seconds: float, ended: Event, lost: Event) -> None:
-    """Write the object anew, now and then, unless another process has removed it; runs in a thread."""
+def _renew(own: Path, lapse: float, renew_seconds: float, lapse_seconds: float, ended: Event, lost: Event) -> None:
+    """Write the object anew, now and then, but not when it may be void already or is gone; runs in a thread."""
     while not ended.wait(renew_seconds):
+        now = time.time()  # a clock that goes on while the machine sleeps
         try:
-            if not own.exists():
+            if now > lapse - renew_seconds or not own.exists():
                 lost.set()
                 return
             own.write_text(identity())
+            lapse = now + lapse_seconds
         except Exception as error:  # of the network or the storage, which may be back the next time
             logger.warning("the lock %s could not be renewed (%s)", own, type(error).__name__)
