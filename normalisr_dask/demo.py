@@ -17,6 +17,7 @@ from normalisr_dask.pipeline import HIT_QVALUE, run
 from normalisr_dask.progress import RunProgress, Silent
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.ingest import ingest
+from normalisr_dask.storage.locations import is_local
 from normalisr_dask.storage.result_tables import DE_TABLE, EDGE_TABLE
 from normalisr_dask.summary import RunSummary
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
@@ -80,10 +81,13 @@ def demo(
     Raises
     ------
     ValueError
-        If the folder holds something else than this demonstration.
+        If the folder holds something else than this demonstration, or is at a URL.
     """
     progress = progress or Silent()
     start = time.perf_counter()
+    if not is_local(output):
+        msg = f"the demonstration writes to a folder of this machine, not to {output}; see ingest and run for URLs"
+        raise ValueError(msg)
     folder = Path(output)
     _claim(folder, {"seed": seed, "n_genes": n_genes, "n_cells": n_cells})
     progress.stage_started("simulation", "Simulation", 1)

@@ -105,7 +105,7 @@ def write_guide_groupings(
     if not files[0].absolute().parent.is_dir():
         msg = f"there is no folder {files[0].absolute().parent} to write {files[0].name} into"
         raise FileNotFoundError(msg)
-    if Path(counts).is_dir() and is_store(Path(counts)):
+    if is_store(counts):
         return _assign(open_counts(counts), files[0], threshold, min_fraction, moi)
     with tempfile.TemporaryDirectory(prefix=".guides-", dir=files[0].absolute().parent) as folder:
         store = Path(folder) / "counts.zarr"

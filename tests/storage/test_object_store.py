@@ -332,7 +332,7 @@ def test_the_lease_of_another_host_lapses(files: Any) -> None:
 
 def take_over(files: Any, own: str, still_held: Callable[[], None]) -> None:
     """Remove the object of a lease, again where it has just been renewed."""
-    files.rm(files.find(own))
+    files.rm(own)
     still_held()
 
 
