@@ -261,10 +261,10 @@ def plan_run(
         name: ENTRY_SECONDS[name] * n_bytes[name][0] / STORED_ENTRY_BYTES / at_a_time + TASK_SECONDS * n_tasks[name]
         for name in ENTRY_SECONDS
     } | gene_pairs.seconds(store.n_genes, cells_per_block)
-    notes = dict.fromkeys(ENTRY_SECONDS, f"{cell_blocks:,} blocks of {cells_per_block:,} cells")
+    notes = dict.fromkeys(ENTRY_SECONDS, f"blocks: {cell_blocks:,} × {cells_per_block:,} cells")
     notes |= _notes_of_gene_pairs(tiles, coex, allowed)
     notes["qc"] += f", about {QC_ROUNDS} rounds"
-    notes["de"] += f", {grouping_blocks:,} blocks of {groupings_per_block:,} groupings"
+    notes["de"] += f", {grouping_blocks:,} × {groupings_per_block:,} groupings"
     stages = tuple(
         StagePlan(name, n_tasks[name], *n_bytes[name], task.n_bytes, seconds[name], notes[name])
         for name, task in tasks.items()
@@ -401,8 +401,8 @@ def _notes_of_gene_pairs(tiles: TilePlan, coex: Literal["all", "edges"] | None, 
     """Return what to know of the stages of gene pairs."""
     handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
     tests = (
-        f"tiles of {tiles.side:,} genes, {len(tiles.groups):,} passes over the counts, each in {tiles.n_ranges:,} "
-        f"ranges of cells, {handed_over} from worker to worker"
+        f"tiles of {tiles.side:,} × {tiles.side:,} genes, {len(tiles.groups):,} passes over the counts, "
+        f"ranges of cells: {tiles.n_ranges:,}, {handed_over} from worker to worker"
     )
-    rows = f"blocks of {rows_of_edges(tiles.n_genes, allowed):,} genes with all others"
+    rows = f"blocks of {rows_of_edges(tiles.n_genes, allowed):,} × {tiles.n_genes:,} genes"
     return {"coex": tests, "edges": rows if coex == "all" else tests}

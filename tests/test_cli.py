@@ -316,6 +316,7 @@ class TestRun:
         for expected in (
             "Plan; nothing was computed",
             "peak of a task",
+            "de: blocks: 1 × 600 cells, 1 × 8 groupings",
             "qc",
             "normalisation",
             "de",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "kills.py"
-SECONDS_BETWEEN_WORKERS, MOMENTS = 8.0, 6
+MOMENTS = 6
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def job(kills: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run in many chunks, for want of memory."""
     folder = tmp_path_factory.mktemp("kills")
     kills["make_inputs"](folder, n_genes=2000, n_cells=8000, n_guides=24, seed=5)
-    return kills["Job"](folder, "650MB", permutations=4)
+    return kills["Job"](folder, "800MB", permutations=3)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,9 @@ def undisturbed(kills: dict[str, Any], job: Any) -> tuple[dict[str, str], float]
 
 
 def test_workers_are_killed_again_and_again(kills, job, undisturbed) -> None:
-    expected, _ = undisturbed
-    found = kills["with_workers_killed"](
-        job, expected, interval=SECONDS_BETWEEN_WORKERS, generator=np.random.default_rng(1)
-    )
+    expected, seconds = undisturbed
+    interval = max(5.0, seconds / 4)  # a worker that is not given the time to start does no work
+    found = kills["with_workers_killed"](job, expected, interval=interval, generator=np.random.default_rng(1))
     assert found["identical"]
     assert found["killed"] >= 3
 

@@ -1,6 +1,7 @@
 """A whole run: what it stores, that it is what the steps give, and what it refuses."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -386,7 +387,7 @@ def test_plan_reads_no_counts_and_names_every_stage(settings: RunSettings) -> No
         assert stage.tasks > 0
         assert stage.bytes_read > 0
         assert stage.seconds > 0
-        assert "blocks of " in stage.note or "tiles of " in stage.note
+        assert re.search(r"(blocks: \d+ × \d+ cells|(tiles|blocks) of \d+ × \d+ genes)", stage.note)
         assert 0 < stage.peak_task_bytes < LIMITS["memory_limit"]
 
 
@@ -410,6 +411,7 @@ def test_smaller_memory_makes_smaller_blocks_and_the_same_results(settings: RunS
     small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("560MB")}))
     assert small.cells_per_block < large.cells_per_block
     assert max(stage.peak_task_bytes for stage in small.stages) < max(stage.peak_task_bytes for stage in large.stages)
+    assert all(before.note != after.note for before, after in zip(large.stages, small.stages, strict=True))
 
 
 @pytest.mark.parametrize(
