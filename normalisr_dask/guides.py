@@ -102,6 +102,9 @@ def write_guide_groupings(
     if existing and not overwrite:
         msg = f"{existing[0]} is already there; give another name, or overwrite it (--overwrite)"
         raise FileExistsError(msg)
+    if existing and existing[0].is_dir():
+        msg = f"{existing[0]} is a folder, where a file is to be written; give another name"
+        raise FileExistsError(msg)
     if not files[0].absolute().parent.is_dir():
         msg = f"there is no folder {files[0].absolute().parent} to write {files[0].name} into"
         raise FileNotFoundError(msg)

@@ -1,7 +1,7 @@
 """Enrichment of Gene Ontology terms among genes, by goatools, on files that are on disk."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def goe(
     annotations = read_annotations(Path(goa_file), evidence=evidence, namespace=NAMESPACE)
     names = genes if background is None else background
     identifiers = identifiers_of(names, annotations, conversion, goa_file)
-    ontology = goatools_terms(terms, go_file)
+    ontology = goatools_terms(terms)
     # goatools adds to these sets in place, and wants the main identifier of each term
     population = annotations.terms if background is None else set(identifiers.values())
     annotated = {
@@ -181,7 +181,7 @@ def identifiers_of(
         raise TypeError(msg)
     if annotations.identifiers.isdisjoint(found.values()):
         way = (
-            "give conversion as a dict or a file of gene names and annotation IDs"
+            "give a file (or, as conversion, a dict) of gene names and annotation IDs"
             if conversion is None
             else "check that conversion leads from these names to the second column of the file"
         )
@@ -236,21 +236,10 @@ def _from_web(names: Sequence[str], name_from: str, name_to: str, species: str) 
     return {name: found[name] for name in names if name in found}
 
 
-def goatools_terms(terms: Mapping[str, Term], go_file: str | Path) -> dict[str, Any]:
-    """Return the terms as goatools has them: GOTerm by identifier, alternative ones too, each with kin and depth.
-
-    Raises
-    ------
-    ValueError
-        If a term is, by way of others, a kind of itself.
-    """
+def goatools_terms(terms: Mapping[str, Term]) -> dict[str, Any]:
+    """Return the terms as goatools has them: GOTerm by identifier, alternative ones too, each with kin and depth."""
     found: dict[str, Any] = {}
-    try:
-        order = list(TopologicalSorter({term.identifier: term.parents for term in terms.values()}).static_order())
-    except CycleError as error:
-        msg = f"{go_file} has terms that are kinds of each other: {' -> '.join(error.args[1])}"
-        raise ValueError(msg) from error
-    for identifier in order:
+    for identifier in TopologicalSorter({term.identifier: term.parents for term in terms.values()}).static_order():
         term, made = terms[identifier], GOTerm()
         made.id = made.item_id = identifier
         made.name, made.namespace, made.alt_ids = term.name, term.namespace, set(term.alternatives)

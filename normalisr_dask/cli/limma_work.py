@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from normalisr_dask.steps.linear_models import storable
 from normalisr_dask.steps.top_tables import top_table
 from normalisr_dask.steps.trend_plot import save_trend
 from normalisr_dask.steps.vooma import vooma_lm_fit
+from normalisr_dask.storage.count_store import check_outside_stores
+from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.validation import check_choice, listing
 
 Q_SHOWN = 0.05
@@ -36,14 +39,13 @@ def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min
     target = Path(output)
     check_choice(target.suffix, (".h5ad", ".zarr"), "the suffix of OUT")
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    partial = _draft(target, overwrite=overwrite)
-    with computing(settings_of(cluster)):
-        samples = sum_over_cells(store, columns, min_cells=min_cells)
-    if target.suffix == ".h5ad":
-        samples.write_h5ad(partial)
-    else:
-        _write_zarr(partial, samples)
-    _publish(partial, target)
+    with _published(target, overwrite=overwrite) as partial:
+        with computing(settings_of(cluster)):
+            samples = sum_over_cells(store, columns, min_cells=min_cells)
+        if target.suffix == ".h5ad":
+            samples.write_h5ad(partial)
+        else:
+            _write_zarr(partial, samples)
     sizes = samples.obs["n_cells"]
     print_facts(
         "Pseudobulk samples",
@@ -77,33 +79,43 @@ def vooma(
         raise FileNotFoundError(msg)
     expressions = _named_contrasts(contrasts)
     target = Path(output)
-    partial = _draft(target, overwrite=overwrite)
-    samples = read_expression(data, layer).samples
+    with _published(target, overwrite=overwrite) as partial:
+        samples = _samples(data, layer)
+        if block is not None:
+            check_choice(block, list(samples.columns), "--block")
+        with computing(settings_of(cluster)):
+            fit: Any = vooma_lm_fit(
+                data,
+                design,
+                block=None if block is None else samples[block],
+                sample_weights=sample_weights,
+                save_plot=True,
+                keep_elist=False,
+                layer=layer,
+            )
+        fit["coef_names"] = plain_names(fit["coef_names"])
+        tested = e_bayes(_contrasted(fit, expressions), trend=trend, robust=robust)
+        table = _long_table(tested, leave_out_intercept=not contrasts)
+        partial.mkdir(parents=True)
+        table.to_parquet(partial / "top_table.parquet", index=False)
+        table.to_csv(partial / "top_table.tsv", sep="\t", index=False)
+        _write_fit(tested, samples, partial / "fit.zarr")
+        save_trend(fit, partial / "trend.png")
+    _print_outcome(fit, table, samples, output)
+
+
+def _samples(data: str, layer: str | None) -> pd.DataFrame:
+    """Return the table of samples of the data, whose file is named in what is wrong with it."""
+    try:
+        samples = read_expression(data, layer).samples
+    except (KeyError, TypeError, ValueError) as error:
+        found = str(error.args[0])
+        msg = found if data in found else f"{data}: {found}"
+        raise ValueError(msg) from error
     if samples is None:
         msg = f"{data} is no AnnData, so there are no samples to design with; give an .h5ad file or AnnData-Zarr store"
         raise ValueError(msg)
-    if block is not None:
-        check_choice(block, list(samples.columns), "--block")
-    with computing(settings_of(cluster)):
-        fit: Any = vooma_lm_fit(
-            data,
-            design,
-            block=None if block is None else samples[block],
-            sample_weights=sample_weights,
-            save_plot=True,
-            keep_elist=False,
-            layer=layer,
-        )
-    fit["coef_names"] = plain_names(fit["coef_names"])
-    tested = e_bayes(_contrasted(fit, expressions), trend=trend, robust=robust)
-    table = _long_table(tested, leave_out_intercept=not contrasts)
-    partial.mkdir(parents=True)
-    table.to_parquet(partial / "top_table.parquet", index=False)
-    table.to_csv(partial / "top_table.tsv", sep="\t", index=False)
-    _write_fit(tested, samples, partial / "fit.zarr")
-    save_trend(fit, partial / "trend.png")
-    _publish(partial, target)
-    _print_outcome(fit, table, samples, output)
+    return samples
 
 
 def plain_names(names: Sequence[str]) -> list[str]:
@@ -198,22 +210,26 @@ def _print_outcome(fit: Any, table: pd.DataFrame, samples: pd.DataFrame, output:
     print_facts("Linear models", facts)
 
 
-def _draft(target: Path, *, overwrite: bool) -> Path:
-    """Return where to write before the output is whole; refuse to replace what nobody allowed to."""
+@contextmanager
+def _published(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield where to write before the output is whole; refuse to replace what nobody allowed to."""
     if target.exists() and not overwrite:
         msg = f"{target} is already there; give another name, or overwrite it (--overwrite)"
         raise FileExistsError(msg)
-    if not target.absolute().parent.is_dir():
-        msg = f"there is no folder {target.absolute().parent} to write {target.name} into"
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        msg = f"there is no folder {folder} to write {target.name} into"
         raise FileNotFoundError(msg)
+    check_outside_stores(target)
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     _remove(partial)
-    return partial
-
-
-def _publish(partial: Path, target: Path) -> None:
-    _remove(target)
-    partial.rename(target)
+    try:
+        with disk_full_errors(folder, "nothing was written; make room and run the same command again"):
+            yield partial
+            _remove(target)
+            partial.rename(target)
+    finally:
+        _remove(partial)
 
 
 def _remove(path: Path) -> None:

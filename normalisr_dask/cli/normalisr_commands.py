@@ -332,7 +332,7 @@ def gocovt(
     """Append the principal component of the strongest GO term among the genes with most edges to the covariates."""
     if conversion is not None and mapping is not None:
         msg = "gene names are translated by -c or by --mapping, not by both"
-        raise typer.BadParameter(msg)
+        raise ValueError(msg)
     translated = Path(mapping) if mapping is not None else conversion
     if conversion is not None and conversion[0] == conversion[1]:
         translated = None

@@ -95,7 +95,8 @@ def parse_rows(
             value, position, good = _parse_number(text, position)
             while text[position] == _SPACE and separator != _SPACE:
                 position += 1
-            if not good or not (text[position] == separator or text[position] <= _RETURN):
+            ends = text[position] == separator or text[position] == _NEWLINE or text[position] == _RETURN
+            if not (good and ends):
                 while text[position] != separator and text[position] != _NEWLINE and text[position] != _RETURN:
                     position += 1
                 left[n_left, 0] = index
@@ -104,11 +105,11 @@ def parse_rows(
                 n_left += 1
             values[index] = value
             index += 1
-        if text[position] == separator:
+        while text[position] == _RETURN:
+            position += 1
+        if text[position] != _NEWLINE:
             return n_rows, n_lines, n_left, TOO_MANY_VALUES, position
         n_rows += 1
-        while text[position] != _NEWLINE:  # what is left of "\r\n"
-            position += 1
     return n_rows, n_lines, n_left, PARSED, position
 
 

@@ -206,7 +206,7 @@ def _h5ad(path: str | Path) -> h5py.File:
         msg = f"there is no file {path}"
         raise FileNotFoundError(msg)
     try:
-        return h5py.File(path, "r")
+        return h5py.File(Path(path).absolute(), "r")  # tasks open it by its name, in other folders
     except OSError as error:
         msg = f"{path} is no h5ad file, or a damaged one: HDF5 cannot open it ({error})"
         raise ValueError(msg) from error

@@ -16,6 +16,7 @@ from normalisr_dask.storage.compressed_matrix import (
     dense_entries,
 )
 from normalisr_dask.storage.count_source import Entries
+from normalisr_dask.storage.count_store import check_files
 
 LAYOUTS = {"csr_matrix": True, "csc_matrix": False}
 
@@ -54,6 +55,8 @@ class AnnDataSource:
                 msg = f"{path} is damaged: X is {shape}, but obs has {len(self.obs)} rows and var {len(self.var)}"
                 raise ValueError(msg)
             self.by_cell = LAYOUTS.get(layout, True)
+            if path.is_dir() and layout in LAYOUTS:
+                check_files(path, root, shape[1] if self.by_cell else shape[0])
             self.n_entries = int(root["X/data"].shape[0]) if layout in LAYOUTS else shape[0] * shape[1]
         self.n_bytes = _size(path)
 
@@ -104,7 +107,11 @@ def open_container(path: Path) -> Iterator[Container]:
         msg = f"{path} is truncated or damaged: HDF5 cannot open it ({error})"
         raise ValueError(msg) from error
     with file:
-        yield file
+        try:
+            yield file
+        except (KeyError, OSError) as error:
+            msg = f"{path} is damaged or incompletely copied: a part of it cannot be read ({error.args[0]})"
+            raise ValueError(msg) from error
 
 
 def _size(path: Path) -> int:

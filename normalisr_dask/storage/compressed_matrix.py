@@ -8,6 +8,7 @@ import numpy as np
 
 from normalisr_dask.storage.count_source import Entries
 from normalisr_dask.storage.count_store import as_counts
+from normalisr_dask.storage.damage import reading
 
 BLOCK_ENTRIES = 1 << 20
 BLOCK_VALUES = 1 << 21  # of a dense matrix
@@ -44,7 +45,8 @@ def compressed_entries(matrix: CompressedMatrix, *, path: Path, n_bytes: int) ->
     ValueError
         If the arrays do not fit together or the values are no counts.
     """
-    offsets = np.asarray(matrix.offsets[:], dtype=np.int64)
+    with reading(path, "the row offsets of its matrix"):
+        offsets = np.asarray(matrix.offsets[:], dtype=np.int64)
     n_major, n_minor = matrix.n_cells, matrix.n_genes
     if not matrix.by_cell:
         n_major, n_minor = n_minor, n_major
@@ -56,11 +58,12 @@ def compressed_entries(matrix: CompressedMatrix, *, path: Path, n_bytes: int) ->
 
     for start in range(0, n_entries, BLOCK_ENTRIES):
         stop = min(start + BLOCK_ENTRIES, n_entries)
-        minor = np.asarray(matrix.indices[start:stop])
+        with reading(path, "a part of its matrix"):
+            minor, values = np.asarray(matrix.indices[start:stop]), np.asarray(matrix.data[start:stop])
         if (minor < 0).any() or (minor >= n_minor).any():
             msg = f"{path} is damaged: an index of its matrix is not in 0 to {n_minor - 1}"
             raise ValueError(msg)
-        counts = as_counts(np.asarray(matrix.data[start:stop]), path=path)
+        counts = as_counts(values, path=path)
         first = int(np.searchsorted(offsets, start, side="right")) - 1
         last = int(np.searchsorted(offsets, stop, side="left"))
         bounds = np.clip(offsets[first : last + 1], start, stop)
@@ -87,7 +90,9 @@ def dense_entries(matrix: StoredArray, *, path: Path, n_bytes: int) -> Iterator[
     step = max(BLOCK_VALUES // max(n_genes, 1), 1)
     step = max(step // chunk_cells * chunk_cells, min(step, chunk_cells))  # whole chunks where they fit
     for start in range(0, n_cells, step):
-        counts = as_counts(np.asarray(matrix[start : start + step]), path=path)
+        with reading(path, "a part of its matrix"):
+            values = np.asarray(matrix[start : start + step])
+        counts = as_counts(values, path=path)
         cells, genes = np.nonzero(counts)
         yield Entries(
             (cells + start).astype(np.int32),

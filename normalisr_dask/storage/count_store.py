@@ -4,8 +4,6 @@ Tasks carry a path and open the store themselves; nothing here keeps matrix data
 """
 
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ import zarr
 from anndata.io import read_elem
 from scipy import sparse
 
+from normalisr_dask.storage.damage import damaged, reading
 from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, is_local, zarr_store
 from normalisr_dask.storage.url_errors import url_errors
 
@@ -80,13 +79,13 @@ class CountStore:
     def _names(self, table: str) -> np.ndarray:
         """Index of a stored table, as an array of str objects."""
         group = _member(self.path, _open_group(self.path), table)
-        with _reading(self.path, f"the index of {table}"):
+        with reading(self.path, f"the index of {table}"):
             return np.asarray(read_elem(group[group.attrs["_index"]]), dtype=object)
 
     def _table(self, name: str) -> pd.DataFrame:
         """Return a stored table."""
         group = _member(self.path, _open_group(self.path), name)
-        with _reading(self.path, name):
+        with reading(self.path, name):
             return read_elem(group)
 
 
@@ -128,7 +127,7 @@ def open_count_store(path: str | Path) -> CountStore:
     n_cells, n_genes = _shape(path, matrix)
     data = _member(path, matrix, "data")
     if is_local(path):
-        _check_files(path, root, n_genes)
+        check_files(path, root, n_genes)
     _check_lengths(path, root, (n_cells, n_genes))
     if ours:
         total_count, largest_count = metadata["total_count"], metadata["largest_count"]
@@ -201,7 +200,7 @@ def as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
     if values.dtype == dtype:
         return values
     if values.dtype.kind not in "uif":
-        msg = f"X of {path} holds {values.dtype}, expected counts"
+        msg = f"X of {path} holds values of type {values.dtype.name}, expected counts: whole numbers from 0 on"
         raise ValueError(msg)
     # written so that NaN fails it
     good = (values >= 0) & (values <= LARGEST_COUNT)
@@ -220,6 +219,20 @@ def is_store(path: str | Path) -> bool:
     return (folder / METADATA).is_file() or (folder / ".zgroup").is_file()
 
 
+def check_outside_stores(path: str | Path) -> None:
+    """Refuse an output inside a Zarr store, which is not to be changed.
+
+    Raises
+    ------
+    ValueError
+        Naming the store.
+    """
+    for folder in Path(path).absolute().parents if is_local(path) else ():
+        if is_store(folder):
+            msg = f"{path} would lie inside the store {folder}; choose another place"
+            raise ValueError(msg)
+
+
 def partial_path(path: str | Path) -> Path:
     """Work folder of an unfinished store: beside the store, so that a rename publishes it."""
     target = as_path(path)
@@ -233,7 +246,7 @@ def _open_group(path: str | Path) -> ZarrGroup:
         zarr_format: Literal[2, 3] = 3 if (location / METADATA).is_file() else 2
         if zarr_format == 2:  # or there is nothing at all
             _check_is_store(location)
-    with _reading(path, "its metadata"):
+    with reading(path, "its metadata"):
         return zarr.open_group(zarr_store(location), mode="r", zarr_format=zarr_format, use_consolidated=False)
 
 
@@ -251,39 +264,22 @@ def _check_is_store(path: Path) -> None:
         raise ValueError(msg)
 
 
-def _damaged(path: str | Path, what: str) -> ValueError:
-    """Error that says what is wrong with a store, and the way out."""
-    return ValueError(f"{path} is damaged or incompletely copied: {what}; copy it again, or ingest it again")
-
-
-@contextmanager
-def _reading(path: str | Path, what: str) -> Iterator[None]:
-    """Say of which store and part it is that Zarr or a codec finds no key, no JSON or no checksum."""
-    try:
-        with url_errors(path):
-            yield
-    except KeyError as error:
-        raise _damaged(path, f"{what} is missing") from error
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(path, f"{what} cannot be read ({error})") from error
-
-
 def _member(path: str | Path, group: ZarrGroup, name: str) -> Any:
     """Return an array or a group of a group."""
-    with _reading(path, f"{group.path}/{name}".lstrip("/")):
+    with reading(path, f"{group.path}/{name}".lstrip("/")):
         return group[name]
 
 
 def _shape(path: str | Path, matrix: ZarrGroup) -> tuple[int, int]:
     """Numbers of cells and genes."""
-    with _reading(path, "the shape of X"):
+    with reading(path, "the shape of X"):
         n_cells, n_genes = (int(length) for length in matrix.attrs["shape"])
     return n_cells, n_genes
 
 
 def _read_values(path: str | Path, array: ZarrArray, place: slice) -> np.ndarray:
     """Read a part of an array with one dimension."""
-    with _reading(path, array.path):
+    with reading(path, array.path):
         return np.asarray(array[place])
 
 
@@ -295,7 +291,7 @@ def _read_offsets(path: str | Path, matrix: ZarrGroup, place: slice) -> np.ndarr
 def _check_metadata(path: str | Path, metadata: Any) -> None:
     """Refuse a store of ours that is of another version, was not finished, or does not say what it holds."""
     if not isinstance(metadata, dict):
-        raise _damaged(path, f"zarr.json holds {metadata!r} for {METADATA_KEY}, expected a table of its metadata")
+        raise damaged(path, f"zarr.json holds {metadata!r} for {METADATA_KEY}, expected a table of its metadata")
     if "expression" in metadata:
         msg = f"{path} holds expression made of counts, expected the counts themselves: they are at {path}/counts"
         raise ValueError(msg)
@@ -308,7 +304,7 @@ def _check_metadata(path: str | Path, metadata: Any) -> None:
         raise ValueError(msg)
     for name in ("total_count", "largest_count"):
         if not isinstance(metadata.get(name), int):
-            raise _damaged(path, f"zarr.json holds {metadata.get(name)!r} for {name}, expected a whole number")
+            raise damaged(path, f"zarr.json holds {metadata.get(name)!r} for {name}, expected a whole number")
 
 
 def _check_layout(path: str | Path, root: ZarrGroup) -> None:
@@ -325,12 +321,25 @@ def _check_layout(path: str | Path, root: ZarrGroup) -> None:
         raise ValueError(msg)
 
 
-def _check_files(path: str | Path, root: ZarrGroup, n_genes: int) -> None:
-    """Refuse a store on disk without all files of X and of the names: Zarr takes a missing file for zeros."""
+def check_files(path: str | Path, root: ZarrGroup, n_minor: int) -> None:
+    """Refuse a store on disk without all files of X and of the names: Zarr takes a missing file for zeros.
+
+    Parameters
+    ----------
+    path, root
+        An AnnData-Zarr store whose X is CSR or CSC.
+    n_minor
+        Genes where X is CSR, cells where it is CSC.
+
+    Raises
+    ------
+    ValueError
+        Naming the first file that is missing.
+    """
     matrix = root["X"]
     for array in (matrix["data"], _names_array(path, root, "obs"), _names_array(path, root, "var")):
         for file, _ in _missing_files(path, array):
-            raise _damaged(path, f"the file {file} is missing")
+            raise damaged(path, f"the file {file} is missing")
 
     # Zarr writes no file of nothing but zeros either, and here they can be right: offsets of cells before the first
     # entry, and gene 0 in cells with no other.
@@ -341,11 +350,11 @@ def _check_files(path: str | Path, root: ZarrGroup, n_genes: int) -> None:
     offsets = _read_offsets(path, matrix, slice(None))
     steps = np.diff(offsets)
     for file, _ in offsets_files:
-        if offsets[-1] != matrix["data"].shape[0] or ((steps < 0) | (steps > n_genes)).any():
-            raise _damaged(path, f"the file {file} is missing")
+        if offsets[-1] != matrix["data"].shape[0] or ((steps < 0) | (steps > n_minor)).any():
+            raise damaged(path, f"the file {file} is missing")
     for file, entries in indices_files:
         if (np.diff(offsets.clip(entries.start, entries.stop)) > 1).any():  # a cell has each gene once
-            raise _damaged(path, f"the file {file} is missing")
+            raise damaged(path, f"the file {file} is missing")
 
 
 def _missing_files(path: str | Path, array: ZarrArray) -> list[tuple[str, range]]:
@@ -381,13 +390,13 @@ def _check_lengths(path: str | Path, root: ZarrGroup, shape: tuple[int, int]) ->
     )
     for what, found, expected in expectations:
         if found != expected:
-            raise _damaged(path, f"expected {expected}, found {found} for {what}")
+            raise damaged(path, f"expected {expected}, found {found} for {what}")
 
 
 def _names_array(path: str | Path, root: ZarrGroup, table: str) -> ZarrArray:
     """Return the stored array that is as long as the index of a table."""
     group = _member(path, root, table)
-    with _reading(path, f"the index of {table}"):
+    with reading(path, f"the index of {table}"):
         names = group[group.attrs["_index"]]
         kind = str(names.attrs.get("encoding-type"))
         if kind == "categorical":

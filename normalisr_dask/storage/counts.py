@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
+from normalisr_dask.storage.locations import absolute
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Counts:
         all_genes = self.shape[0] == self.store.n_genes
         genes = self.gene_positions[:0] if all_genes else self.gene_positions
         return BlockReader(
-            partial(_read_block, path=self.store.path, all_genes=all_genes),
+            partial(_read_block, path=absolute(self.store.path), all_genes=all_genes),
             da.from_array(self.cell_positions, chunks=(self.chunks,)),
             da.from_array(genes, chunks=-1),
         )

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from normalisr_dask.storage.count_store import is_store
+from normalisr_dask.storage.count_store import check_outside_stores, is_store
+from normalisr_dask.storage.disk_space import DISK_FULL, disk_full_errors
 
 
 class Drafts:
@@ -28,7 +29,9 @@ class Drafts:
     FileExistsError
         If an output is a folder that is no Zarr store.
     ValueError
-        If two outputs have one name.
+        If two outputs have one name, or one lies inside a Zarr store.
+    OSError
+        At the end of the block, if the disk is full.
 
     Notes
     -----
@@ -52,12 +55,14 @@ class Drafts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._cleanup:
+        with self._cleanup, disk_full_errors(self._folder(), "nothing was written; make room and run it again"):
             for draft in self._targets:
                 self._cleanup.callback(_remove, draft)
             if error is None:
                 for draft, target in self._targets.items():
                     _replace(draft, target)
+            elif isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise error
 
     def __getitem__(self, output: str) -> Path | str:
         """Where to write an output."""
@@ -65,9 +70,12 @@ class Drafts:
 
     def scratch(self) -> Path:
         """Make a folder for what is needed until the outputs are done; beside the first of them, if it can be."""
-        beside = next((target.parent for target in self._targets.values()), None)
-        folder = tempfile.TemporaryDirectory(prefix=".normalisr-dask-", dir=beside, ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix=".normalisr-dask-", dir=self._folder(), ignore_cleanup_errors=True)
         return Path(self._cleanup.enter_context(folder))
+
+    def _folder(self) -> Path:
+        """Return the folder of the first output that has one; else that of temporary files."""
+        return next((target.parent for target in self._targets.values()), Path(tempfile.gettempdir()))
 
     def _draft(self, output: Path) -> Path:
         """Check that the output can be written, and return its temporary name."""
@@ -83,7 +91,8 @@ class Drafts:
         if not os.access(target.parent, os.W_OK):
             msg = f"the folder {target.parent} may not be written; choose another one for {output.name}"
             raise PermissionError(msg)
-        draft = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
+        check_outside_stores(target)
+        draft = target.with_name(f".{uuid4().hex[:8]}.partial")
         self._targets[draft] = target
         return draft
 

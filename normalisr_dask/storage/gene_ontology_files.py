@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from normalisr_dask.storage.text_file import TextFile
@@ -96,7 +97,7 @@ def read_terms(path: Path) -> dict[str, Term]:
         If there is no such file.
     ValueError
         If it is damaged or cut off, is no OBO file, or a term lacks its identifier, occurs twice, or is a kind of one
-        that the file does not have.
+        that the file does not have, or, by way of others, of itself.
     """
     terms: dict[str, Term] = {}
     for term in _stanzas(path):
@@ -119,6 +120,11 @@ def read_terms(path: Path) -> dict[str, Term]:
                     "define; is it cut off? Download it again"
                 )
                 raise ValueError(msg)
+    try:
+        TopologicalSorter({term.identifier: term.parents for term in terms.values()}).prepare()
+    except CycleError as error:
+        msg = f"{path} has terms that are kinds of each other: {' -> '.join(error.args[1])}"
+        raise ValueError(msg) from error
     return terms
 
 

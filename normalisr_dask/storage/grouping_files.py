@@ -2,13 +2,17 @@
 
 import gzip
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import io, sparse
+
+from normalisr_dask.storage.drafts import Drafts
 
 #: Values of a run of cells that Parquet gets together.
 BLOCK_VALUES = 4 << 20
@@ -64,22 +68,25 @@ def write_groupings(
 
     Notes
     -----
-    A file appears when it is whole. Memory: some copies of the stored entries for Matrix Market, 4 million values for
-    Parquet.
+    The files appear together, when all are whole. Memory: some copies of the stored entries for Matrix Market, 4 million
+    values for Parquet.
     """
     files = grouping_files(Path(path))
-    if len(files) == 1:
-        _write_parquet(files[0], groupings, names, cells)
-        return files
-    matrix, *of_names = files
-    for file, lines in zip(of_names, (names, cells), strict=True):
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    draft = matrix.with_name(f"{matrix.name}.partial")
-    # Without the time of writing, the same groupings are the same bytes, by which a run knows its inputs again.
-    with gzip.GzipFile(draft, "wb", mtime=0) if matrix.suffix == ".gz" else draft.open("wb") as stream:
-        io.mmwrite(stream, sparse.coo_array(groupings), field="integer", symmetry="general")
-    draft.replace(matrix)
+    with Drafts(map(str, files)) as drafts:
+        matrix, *of_names = (Path(drafts[str(file)]) for file in files)
+        if not of_names:
+            _write_parquet(matrix, groupings, names, cells)
+            return files
+        for file, lines in zip(of_names, (names, cells), strict=True):
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        with matrix.open("wb") as file, _gzipped(file) if files[0].suffix == ".gz" else nullcontext(file) as stream:
+            io.mmwrite(stream, sparse.coo_array(groupings), field="integer", symmetry="general")
     return files
+
+
+def _gzipped(file: BinaryIO) -> gzip.GzipFile:
+    """Without name and time, so that the same groupings are the same bytes, by which a run knows its inputs again."""
+    return gzip.GzipFile("", "wb", fileobj=file, mtime=0)
 
 
 def _write_parquet(
@@ -91,10 +98,8 @@ def _write_parquet(
     """Write a run of cells at a time."""
     schema = pa.schema([("cell", pa.string()), *((str(name), pa.uint8()) for name in names)])
     height = max(1, BLOCK_VALUES // max(1, len(names)))
-    draft = path.with_name(f"{path.name}.partial")
-    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, max(1, len(cells)), height):
             columns = groupings[:, start : start + height].toarray()
             arrays = [pa.array(list(cells[start : start + height]), pa.string()), *map(pa.array, columns)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    draft.replace(path)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from normalisr_dask.storage.count_source import CountSource, Entries, ProgressCallback, ProgressEvent, ignore_progress
-from normalisr_dask.storage.count_store import CountStore
+from normalisr_dask.storage.count_store import CountStore, check_outside_stores
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.entry_order import OutOfOrderError, RowBuilder, rows_after_sorting, rows_as_they_come
@@ -97,6 +97,7 @@ def ingest(
             msg = f"an input is read from a file or folder of this machine, not from {path}; copy it here first"
             raise ValueError(msg)
     paths = [Path(path) for path in inputs]
+    check_outside_stores(store)
     gene_files = _one_for_each(genes, len(paths), "genes")
     cell_files = _one_for_each(cells, len(paths), "cells")
     sources = [
@@ -184,7 +185,7 @@ def _one_for_each(files: NameFiles, n_inputs: int, option: str) -> list[Path | N
     if option == "genes" and len(files) == 1:
         files = list(files) * n_inputs
     if len(files) != n_inputs:
-        msg = f"expected one file in {option}= for each input, {n_inputs} in all, found {len(files)}"
+        msg = f"expected a file of {option} (--{option}) for each of {n_inputs} inputs, found {len(files)}"
         raise ValueError(msg)
     return [Path(file) for file in files]
 

@@ -62,6 +62,11 @@ def is_local(location: str | Path) -> bool:
     return "://" not in str(location).removeprefix("file://")
 
 
+def absolute(location: str | Path) -> str:
+    """Return where tasks find a location, whatever folder their process is in."""
+    return str(as_path(location).absolute())
+
+
 def has_bucket(path: Path) -> bool:
     """Return whether there is a bucket for a URL; there is always one for a path on this machine."""
     return is_local(path) or bool(_file_system(path).exists(_key(path).partition("/")[0]))

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from normalisr_dask.schema import FORMAT_VERSION
+from normalisr_dask.storage.count_store import check_outside_stores
 from normalisr_dask.storage.folder_lock import LOCK
 from normalisr_dask.storage.locations import as_path, make_folder, whole_file
 from normalisr_dask.storage.url_errors import url_errors
+from normalisr_dask.validation import listing
 
 MANIFEST = "manifest.json"
 DRAFT = "manifest.json.partial"
 PACKAGES = ("normalisr-dask", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "anndata")
+#: What every manifest has beside its version.
+PARTS = ("stages", "versions", "settings", "inputs")
 #: Settings that may change between runs into the same folder: they add to it, or remake what depends on them.
 FREE_SETTINGS = frozenset(
     {
@@ -61,11 +65,18 @@ class Manifest:
         except ValueError as error:
             msg = f"{manifest.path} is damaged ({error}); remove the folder {output} and run again"
             raise ValueError(msg) from error
+        if not isinstance(manifest.content, dict):
+            msg = f"{manifest.path} is damaged (it holds no table); remove the folder {output} and run again"
+            raise ValueError(msg)
         found = manifest.content.get("format_version")
         if found != FORMAT_VERSION:
             msg = (
                 f"{manifest.path} is of format version {found}, expected {FORMAT_VERSION}; choose another output folder"
             )
+            raise ValueError(msg)
+        missing = [part for part in PARTS if not isinstance(manifest.content.get(part), dict)]
+        if missing:
+            msg = f"{manifest.path} is damaged (it lacks {listing(missing)}); remove the folder {output} and run again"
             raise ValueError(msg)
         return manifest
 
@@ -86,6 +97,7 @@ class Manifest:
             If the folder holds another run, or files that are no run's.
         """
         folder = as_path(output)
+        check_outside_stores(output)
         # As JSON will give them back, so that runs can be compared.
         settings, inputs = (json.loads(json.dumps(values)) for values in (settings, inputs))
         with url_errors(output):

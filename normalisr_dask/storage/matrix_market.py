@@ -1,22 +1,27 @@
 """Matrix Market files of counts as a stream of entries."""
 
+import csv
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from normalisr_dask.kernels import matrix_market as kernel
 from normalisr_dask.storage.background import in_background
 from normalisr_dask.storage.count_source import Entries
 from normalisr_dask.storage.names import check_length, read_cell_table, read_gene_table
-from normalisr_dask.storage.text_file import LineBlock, TextFile
+from normalisr_dask.storage.text_file import LineBlock, TextFile, gzip_errors
 
 BLOCK_BYTES = 1 << 22
 LARGEST_SIZE = 2**31 - 1
 GENE_FILES = ("features.tsv.gz", "features.tsv", "genes.tsv", "genes.tsv.gz")
 CELL_FILES = ("barcodes.tsv.gz", "barcodes.tsv")
+#: How pandas begins what it says of a line.
+TOKENIZING = "Error tokenizing data. C error: "
 FIELDS = ("integer", "real", "pattern")
 
 REASONS = {
@@ -152,6 +157,69 @@ class MatrixMarketSource:
         )
         msg = f"{self.path}, line {line_number}: {reason}"
         raise ValueError(msg)
+
+
+def read_numbers(path: Path) -> sparse.csr_array:
+    """Read a whole coordinate matrix of any numbers, such as groupings; entries that occur twice are summed.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        float64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, or no coordinate matrix, general, of numbers or a pattern.
+
+    Notes
+    -----
+    Some 30 bytes of memory an entry. SciPy's reader ends the process at some malformed files.
+    """
+    with TextFile(path) as file, gzip_errors(path):
+        header = read_header(file)
+        columns = ["row", "column"] if header.field == "pattern" else ["row", "column", "value"]
+        kinds = {"row": np.int64, "column": np.int64, "value": np.float64, "more": str}
+        try:
+            entries = pd.read_csv(
+                file.stream(),
+                sep=r"\s+",
+                header=None,
+                names=[*columns, "more"],
+                index_col=False,
+                dtype=kinds,
+                quoting=csv.QUOTE_NONE,
+                float_precision="round_trip",
+            )
+        except pd.errors.EmptyDataError:
+            entries = pd.DataFrame({name: np.empty(0, kinds[name]) for name in [*columns, "more"]})
+        except (ValueError, OverflowError) as error:
+            reason = str(error).strip().removeprefix(TOKENIZING)
+            msg = f"{path}: expected '{' '.join(columns)}' in every line below the sizes, found others ({reason})"
+            raise ValueError(msg) from error
+    _check_entries(path, header, entries)
+    values = entries["value"] if "value" in entries else np.ones(len(entries))
+    places = (entries["row"].to_numpy() - 1, entries["column"].to_numpy() - 1)
+    return sparse.csr_array(sparse.coo_array((values, places), shape=(header.n_rows, header.n_columns)))
+
+
+def _check_entries(path: Path, header: Header, entries: pd.DataFrame) -> None:
+    """Refuse more or fewer entries than promised, entries of more fields, and such outside the matrix."""
+    if len(entries) != header.n_entries:
+        msg = f"{path} has {len(entries)} entries, but its header promises {header.n_entries}; is it cut off?"
+        raise ValueError(msg)
+    longer = np.flatnonzero(entries["more"].notna())
+    if longer.size:
+        msg = f"{path}, entry {longer[0] + 1}: expected {entries.shape[1] - 1} fields, found more"
+        raise ValueError(msg)
+    for name, size in (("row", header.n_rows), ("column", header.n_columns)):
+        outside = np.flatnonzero(~entries[name].between(1, size))
+        if outside.size:
+            found = entries[name].iloc[outside[0]]
+            msg = f"{path}, entry {outside[0] + 1}: the {name} index is not in 1 to {size}: {found}"
+            raise ValueError(msg)
 
 
 def read_header(file: TextFile) -> Header:

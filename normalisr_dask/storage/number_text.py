@@ -127,7 +127,7 @@ def _parse(block: LineBlock, *, n_columns: int) -> _Parsed:
     for index, start, stop in left[:n_left].tolist():
         field = text[start:stop].tobytes()
         try:
-            values[index] = float(field)
+            values[index] = float(field.replace(b"_", b"no digit"))  # Python's own numbers may hold _, and no others
         except ValueError:
             found = field.decode(errors="replace")[:60]
             problem = f"expected a number, found {found!r}; matrices have no names of rows and columns"

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.schema import FORMAT_VERSION, STAGES, Variable, kind_of
+from normalisr_dask.storage.damage import reading
 from normalisr_dask.storage.locations import (
     METADATA,
     as_path,
@@ -51,7 +52,7 @@ class ResultStore:
     """
 
     def __init__(self, output: str | Path) -> None:
-        self.output = as_path(output)
+        self.output = as_path(output).absolute()  # workers may be in another folder
         self.path = self.output / RESULTS
 
     def create(self) -> None:
@@ -150,7 +151,8 @@ class ResultStore:
 
     def read(self, stage: str, name: str) -> NDArray[Any]:
         """Return one array of a stage, or the names of a dimension, in memory."""
-        return np.asarray(self.stored(stage, name)[...])
+        with reading(self.path, f"{stage}/{name}", f"remove {self.output} and run again"):
+            return np.asarray(self.stored(stage, name)[...])
 
     def open(self, stage: str, name: str) -> da.Array:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""

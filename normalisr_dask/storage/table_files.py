@@ -1,8 +1,5 @@
-"""Files of tables: TSV, CSV, Parquet and Matrix Market, read with errors that name the file and the place."""
+"""Files of tables: TSV, CSV and Parquet, read with errors that name the file and the place."""
 
-import csv
-import gzip
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import io, sparse
 
-from normalisr_dask.storage.text_file import TextFile, check_file
+from normalisr_dask.storage.text_file import TextFile, check_file, gzip_errors, split_line
 from normalisr_dask.validation import listing
 
 _VALUES_AT_A_TIME = 1 << 20
@@ -25,24 +21,6 @@ _SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 def is_matrix_market(path: Path) -> bool:
     """Whether the file's name says Matrix Market."""
     return _plain_suffix(path) == ".mtx"
-
-
-def read_matrix(path: Path) -> sparse.csr_array:
-    """Read a Matrix Market file as float64; entries that occur twice are summed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is malformed or cut short.
-    """
-    with _naming(path):
-        try:
-            return sparse.csr_array(io.mmread(path), dtype=np.float64)
-        except (ValueError, OverflowError, TypeError) as error:
-            msg = f"{path} cannot be read as Matrix Market: {error}"
-            raise ValueError(msg) from error
 
 
 def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
@@ -102,7 +80,7 @@ def _read_text(path: Path, *, as_text: bool, rows: str = "cell") -> Iterator[pd.
         msg = f"{path}: a table must be a .tsv, .txt or .csv file (each also .gz) or a .parquet file"
         raise ValueError(msg)
     with TextFile(path) as file:
-        header, first = (_fields(file.read_line(), separator) for _ in range(2))
+        header, first = (split_line(file.read_line(), separator, path) for _ in range(2))
     _check_columns(header, path, header[0] if header else "", rows)
     if len(first) not in {0, len(header)}:
         msg = (
@@ -110,19 +88,28 @@ def _read_text(path: Path, *, as_text: bool, rows: str = "cell") -> Iterator[pd.
             f"the column of {rows} names needs a title, too"
         )
         raise ValueError(msg)
-    with pd.read_csv(
-        path,
-        sep=separator,
-        header=None,
-        skiprows=1,
-        names=list(range(len(header))),
-        index_col=False,
-        dtype=str if as_text else {0: str},
-        keep_default_na=not as_text,
-        chunksize=_rows_at_a_time(len(header)),
-    ) as reader:
+    more = len(header)  # a column for what is too much in a line, which pandas may pass over else
+    with TextFile(path) as file, gzip_errors(path):
+        reader = pd.read_csv(
+            file.stream(),
+            sep=separator,
+            header=None,
+            skiprows=1,
+            names=list(range(more + 1)),
+            index_col=False,
+            dtype=str if as_text else {0: str, more: str},
+            keep_default_na=False,
+            na_values={} if as_text else {column: list(_MISSING_WORDS) for column in range(1, more)},
+            float_precision=None if as_text else "round_trip",
+            chunksize=_rows_at_a_time(more),
+        )
         for chunk in reader:
-            yield _indexed(chunk, 0, path, rows).set_axis(header[1:], axis="columns")
+            longer = np.flatnonzero(chunk[more].fillna("") != "")
+            if longer.size:
+                row = chunk.index[longer[0]]
+                msg = f"{path}: data row {row + 1:,} has more fields than the header, which has {more:,}"
+                raise ValueError(msg)
+            yield _indexed(chunk.drop(columns=more), 0, path, rows).set_axis(header[1:], axis="columns")
 
 
 def _check_columns(columns: list[str], path: Path, index: str, rows: str = "cell") -> str:
@@ -164,13 +151,10 @@ def _typed(text: pd.Series) -> pd.Series:
         return text.map(_TRUTH_WORDS).astype(bool)
     numbers = pd.to_numeric(text.mask(missing), errors="coerce")
     if not missing.all() and numbers[~missing].notna().all():
+        if pd.api.types.is_float_dtype(numbers.dtype):
+            return text.mask(missing).astype(np.float64)  # correctly rounded, which to_numeric's are not
         return numbers
     return text.mask(text == "")
-
-
-def _fields(line: str, separator: str) -> list[str]:
-    """Split one line of a table; quotes may hold the separator."""
-    return next(csv.reader([line], delimiter=separator), [])
 
 
 def _rows_at_a_time(n_columns: int) -> int:
@@ -194,9 +178,7 @@ def _naming(path: Path) -> Iterator[None]:
     check_file(path)
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        msg = f"{path} is cut short or no gzip file: {error}"
-        raise ValueError(msg) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        msg = f"{path} cannot be read: {str(error).strip()}"
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        msg = f"{path} cannot be read: {reason}"
         raise ValueError(msg) from error

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from normalisr_dask.storage.matrix_market import read_numbers
 from normalisr_dask.storage.names import read_cell_table
-from normalisr_dask.storage.table_files import is_matrix_market, read_chunks, read_frame, read_matrix
+from normalisr_dask.storage.table_files import is_matrix_market, read_chunks, read_frame
 from normalisr_dask.validation import check_choice, listing
 
 _MOST_LABELS_OF_A_COVARIATE = 1000
@@ -344,7 +345,7 @@ def _read_matrix_market(
         raise ValueError(msg)
     grouping_names = _read_names(names)
     cell_names = _read_names(cells) if isinstance(cells, (str, Path)) else tuple(map(str, cells))
-    values = read_matrix(path)
+    values = read_numbers(path)
     expected = (len(grouping_names), len(cell_names))
     if values.shape != expected:
         msg = (

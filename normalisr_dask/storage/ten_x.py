@@ -35,18 +35,19 @@ class TenXFileSource:
             self._group = _matrix_group(root, path)
             matrix = root[self._group]
             places = dict(VERSION_3 if "features" in matrix else VERSION_2)
-            n_genes, n_cells = (int(length) for length in matrix["shape"][:])
-            self.obs = pd.DataFrame(index=pd.Index(_strings(matrix["barcodes"])))
-            self.var = pd.DataFrame(index=pd.Index(_strings(matrix[places.pop("names")])))
-            for column, place in places.items():
-                self.var[column] = _strings(matrix[place])
+            shape = tuple(int(length) for length in matrix["shape"][:])
+            cells = _strings(matrix["barcodes"])
+            columns = {column: _strings(matrix[place]) for column, place in places.items()}
             self.n_entries = int(matrix["data"].shape[0])
-        if (len(self.obs), len(self.var)) != (n_cells, n_genes):
-            msg = (
-                f"{path} is damaged: its matrix has {n_genes} genes and {n_cells} cells, but it names"
-                f" {len(self.var)} and {len(self.obs)}"
-            )
-            raise ValueError(msg)
+        for column, values in columns.items():
+            if (len(values), len(cells)) != shape:
+                msg = (
+                    f"{path} is damaged: its matrix has {' × '.join(map(str, shape))} genes × cells, but there are"
+                    f" {len(values)} gene {column} and {len(cells)} cell names"
+                )
+                raise ValueError(msg)
+        names = columns.pop("names")
+        self.obs, self.var = pd.DataFrame(index=pd.Index(cells)), pd.DataFrame(columns, index=pd.Index(names))
 
     def entries(self) -> Generator[Entries, None, None]:
         """Read the entries.

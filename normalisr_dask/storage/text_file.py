@@ -1,8 +1,10 @@
 """Text files, gzipped or not, read as blocks of whole lines, with the errors of gzip told in words."""
 
+import csv
+import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -48,7 +50,7 @@ class TextFile:
         check_file(path)
         self._raw = path.open("rb")
         self.gzipped = self._raw.peek(2)[:2] == GZIP_MAGIC
-        self._stream = igzip.IGzipFile(fileobj=self._raw, mode="rb") if self.gzipped else self._raw
+        self._stream: Any = igzip.IGzipFile(fileobj=self._raw, mode="rb") if self.gzipped else self._raw
 
     def __enter__(self) -> Self:
         return self
@@ -61,14 +63,21 @@ class TextFile:
 
     def read_line(self) -> str:
         """Read the next line, without its line end; empty at the end of the file, too."""
-        with _gzip_errors(self.path):
+        with gzip_errors(self.path):
             line = self._stream.readline(LONGEST_LINE)
         return line.decode(errors="replace").rstrip("\r\n")
 
     def at_end(self) -> bool:
         """Whether everything has been read."""
-        with _gzip_errors(self.path):
+        with gzip_errors(self.path):
             return not self._stream.peek(1)
+
+    def stream(self) -> io.BufferedReader:
+        """Return what is left as bytes for readers of other libraries, some of which pass over what follows a NUL.
+
+        To be read within `gzip_errors`; raises ValueError at a NUL.
+        """
+        return io.BufferedReader(_WithoutNul(self._stream, self.path), buffer_size=1 << 18)
 
     def blocks(self, block_bytes: int) -> Iterator[LineBlock]:
         """Read what is left as blocks of whole lines, of about `block_bytes` bytes each."""
@@ -76,7 +85,7 @@ class TextFile:
         while True:
             buffer = np.empty(carried.shape[0] + block_bytes + 1, dtype=np.uint8)  # 1 for a last newline
             buffer[: carried.shape[0]] = carried
-            with _gzip_errors(self.path):
+            with gzip_errors(self.path):
                 n_read = self._stream.readinto(buffer[carried.shape[0] : -1].data)
             n_bytes = carried.shape[0] + n_read
             if n_read == 0:
@@ -93,6 +102,25 @@ class TextFile:
                 yield LineBlock(buffer[:end], self._raw.tell())
 
 
+class _WithoutNul(io.RawIOBase):
+    """A stream of text that ends with an error where it holds a NUL."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self._path = stream, path
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what fits."""
+        n_read: int = self._stream.readinto(buffer)
+        if b"\0" in bytes(buffer[:n_read]):
+            msg = f"{self._path} is no text: it holds a NUL byte; write it as UTF-8"
+            raise ValueError(msg)
+        return n_read
+
+
 def check_file(path: Path) -> None:
     """Refuse what is missing, empty or no file."""
     if not path.exists():
@@ -106,8 +134,25 @@ def check_file(path: Path) -> None:
         raise ValueError(msg)
 
 
+def split_line(line: str, separator: str, path: Path) -> list[str]:
+    """Return the fields of a line of names, some of them quoted.
+
+    Raises
+    ------
+    ValueError
+        If quotes do not close at the end of a field.
+    """
+    fields: list[str] | None = None
+    with suppress(csv.Error):
+        fields = next(csv.reader([line], delimiter=separator, strict=True))
+    if fields is None or line.count('"') % 2:
+        msg = f"{path}: the quotes of a field do not close where it ends: {line[:60]!r}"
+        raise ValueError(msg)
+    return fields
+
+
 @contextmanager
-def _gzip_errors(path: Path) -> Iterator[None]:
+def gzip_errors(path: Path) -> Iterator[None]:
     """Say which file is cut off or damaged."""
     try:
         yield

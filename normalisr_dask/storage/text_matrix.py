@@ -1,5 +1,6 @@
 """Dense tables of counts as text, tab- or comma-separated, as streams of entries."""
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,10 @@ import pandas as pd
 from normalisr_dask.kernels import matrix_market, text_matrix
 from normalisr_dask.storage.background import in_background
 from normalisr_dask.storage.count_source import Entries
-from normalisr_dask.storage.text_file import NEWLINE, LineBlock, TextFile
+from normalisr_dask.storage.text_file import NEWLINE, LineBlock, TextFile, split_line
 
 BLOCK_BYTES = 1 << 22
+QUOTED = re.compile(rb'"((?:[^"]|"")*)"')
 USUAL_DENSITY = 10  # one value in so many is taken not to be 0; only the number of files for sorting depends on it
 
 REASONS = {
@@ -60,7 +62,7 @@ class TextMatrixSource:
         if not row_names:
             msg = f"{path} has no rows below its first line"
             raise ValueError(msg)
-        column_names = _split(header, self._separator)
+        column_names = split_line(header, self._separator, path)
         if len(column_names) == n_fields:
             column_names = column_names[1:]
         if len(column_names) != n_fields - 1:
@@ -134,24 +136,23 @@ def _read_row_names(file: TextFile, separator: str, block_bytes: int) -> tuple[l
         text = block.text.tobytes()
         start = 0
         for stop in np.flatnonzero(block.text == NEWLINE).tolist():
-            if text[start:stop].strip(b"\r"):
+            line = text[start:stop].strip(b"\r")
+            if line:
                 if not names:
-                    n_fields = len(_split(text[start:stop].decode(errors="replace"), separator))
-                names.append(_first_field(text, start, stop, separator.encode()))
+                    n_fields = len(split_line(line.decode(errors="replace"), separator, file.path))
+                names.append(_first_field(line, separator.encode(), file.path))
             start = stop + 1
     return names, n_fields
 
 
-def _first_field(text: bytes, start: int, stop: int, separator: bytes) -> str:
-    """Name at the beginning of a line; a quoted one may hold the separator."""
-    if text[start : start + 1] == b'"':
-        start += 1
-        end = text.find(b'"', start, stop)
-    else:
-        end = text.find(separator, start, stop)
-    return text[start : end if end >= 0 else stop].decode(errors="replace").rstrip("\r")
-
-
-def _split(line: str, separator: str) -> list[str]:
-    """Fields of a line, without quotes."""
-    return [field.strip('"') for field in line.rstrip("\r").split(separator)]
+def _first_field(line: bytes, separator: bytes, path: Path) -> str:
+    """Name at the beginning of a line; a quoted one may hold the separator, and quotes twice."""
+    name, end = line.partition(separator)[0], separator
+    if name.startswith(b'"'):
+        quoted = QUOTED.match(line)
+        end = b"" if quoted is None else line[quoted.end() : quoted.end() + 1]
+        name = b"\r" if quoted is None else quoted[1].replace(b'""', b'"')
+    if b"\r" in name or end not in {separator, b""}:
+        msg = f"{path}: expected a name, and quotes that close behind it, found {line[:60].decode(errors='replace')!r}"
+        raise ValueError(msg)
+    return name.decode(errors="replace")

@@ -72,6 +72,7 @@ class TestTerms:
             ("[Term]\nid: GO:1\n\n[Term]\nid: GO:1\n", "line 4: term GO:1 was defined in line 1"),
             ("[Term]\nid: GO:1\nis_a: GO:2 ! x\n", "line 1: GO:1 is a kind of 'GO:2', which the file does not define"),
             ("[Term]\nid: GO:1\nis_a:\n", "line 1: GO:1 is a kind of ''"),
+            ("[Term]\nid: A\nis_a: B\n\n[Term]\nid: B\nis_a: A\n", "kinds of each other: [AB] -> [AB] -> [AB]"),
         ],
     )
     def test_bad_files_are_refused(self, tmp_path, text, message):

@@ -166,7 +166,6 @@ class TestReadGroupings:
             ("a.tsv", "cell\ta\nx\t1\ny\tinf\n", "grouping 'a' has inf for cell 'y', expected a number"),
             ("a.tsv", "cell\ta\nx\t1\ny\tyes\n", "grouping 'a' has 'yes' for cell 'y', expected a number"),
             ("a.tsv", "cell\ta\nx\t1\n\t0\n", "data row 2 has no cell name"),
-            ("a.tsv.gz", "cell\ta\nx\t1\n", r"a\.tsv\.gz is cut short or no gzip file: Not a gzipped file"),
             ("a.parquet", "no parquet", r"a\.parquet cannot be read: "),
         ],
     )
@@ -179,7 +178,7 @@ class TestReadGroupings:
     def test_a_file_that_is_cut_short_is_named(self, tmp_path):
         path = tmp_path / "cut.tsv.gz"
         path.write_bytes(gzip.compress(("cell\ta\n" + "".join(f"c{i}\t{i}\n" for i in range(9999))).encode())[:5000])
-        with pytest.raises(ValueError, match=r"cut\.tsv\.gz is cut short or no gzip file"):
+        with pytest.raises(ValueError, match=r"cut\.tsv\.gz is truncated: its gzip stream ends too early"):
             read_groupings(path)
 
     def test_a_file_that_is_not_there(self, tmp_path):
@@ -205,7 +204,7 @@ class TestReadGroupings:
     def test_bad_matrices_are_one_line(self, tmp_path):
         names = write_text(tmp_path / "names.txt", "a\nb\n")
         path = write_text(tmp_path / "bad.mtx", "hello\n")
-        with pytest.raises(ValueError, match=r"bad\.mtx cannot be read as Matrix Market"):
+        with pytest.raises(ValueError, match=r"bad\.mtx, line 1: expected a header like"):
             read_groupings(path, names=names, cells=CELLS)
         path = write_matrix_market(tmp_path / "nan.mtx", "1 1 1\n2 5 nan\n", "2 7")
         with pytest.raises(ValueError, match="grouping 'b' has nan for cell 'cell_4', expected a number"):
