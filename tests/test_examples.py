@@ -1,5 +1,6 @@
 """The examples run as their first lines say, on real and on small simulated data, and each draws its picture."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -7,15 +8,17 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+from slurm import slurm
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECONDS = 300
 
 
-def run(name: str, *arguments: str | Path, cwd: Path) -> str:
+def run(name: str, *arguments: str | Path, cwd: Path, **environment: str) -> str:
     """Run an example in a process of its own, and return what it prints."""
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=SECONDS, check=False)
+    variables = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,6 +94,17 @@ def test_low_moi_finds_the_regulators(real_data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     assert "the same, byte by byte" in run("on_a_cluster", "out", cwd=tmp_path)
+    assert_picture(tmp_path / "out" / "stages.png")
+
+
+@pytest.mark.slow
+def test_slurm_starts_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "slurm").mkdir()
+    with slurm(tmp_path / "slurm") as environment:
+        printed = run("on_slurm", "out", "--partition", "main", "--interface", "lo", cwd=tmp_path, **environment)
+    assert "#SBATCH -p main" in printed
+    assert "workers at the end: 2" in printed
+    assert len(list((tmp_path / "out" / "logs").glob("dask-worker-*.out"))) >= 2
     assert_picture(tmp_path / "out" / "stages.png")
 
 
