@@ -42,6 +42,9 @@ _ONE_THREAD = {
     "NUMEXPR_NUM_THREADS": 1,
     "NUMBA_NUM_THREADS": 1,
 }
+# A worker that died is started anew; Dask gives it up where that takes 15 seconds, as on a busy machine or if it dies
+# again meanwhile, and without any workers a run would wait for ever.
+_PATIENCE = {"distributed.deploy.lost-worker-timeout": "365 days"}
 # glibc maps and unmaps every block of memory above 128 kB, and Dask makes it give memory back at once: a task then
 # spends more time on page faults than on its counts. Let a worker keep what it will ask for again.
 _KEEP_MEMORY = {
@@ -249,9 +252,10 @@ def memory_limits(client: Client) -> dict[str, int]:
     Returns
     -------
     dict
-        Bytes by worker address; for a worker without a limit the memory of its machine.
+        Bytes by worker address; for a worker without a limit the memory of its machine. A worker that has just died is
+        left out.
     """
-    return dict(client.run(_memory_limit))
+    return dict(client.run(_memory_limit, on_error="ignore"))
 
 
 def cluster_size(client: Client) -> ClusterSize:
@@ -280,6 +284,7 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     security = _security(settings)
     with (
         _quiet_logs(),
+        dask.config.set(_PATIENCE),
         _local_cluster(settings, security) as cluster,
         Client(cluster, security=security) as client,
     ):
