@@ -70,7 +70,7 @@ def fail(process: subprocess.Popen[str]) -> str:
     """Wait until a run has failed as it should, and return its error."""
     _, stderr = process.communicate(timeout=PROGRAM_SECONDS)
     assert process.returncode == 2, stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr, stderr
     assert stderr.count("normalisr-dask: error: ") == 1
     return stderr.splitlines()[-1].removeprefix("normalisr-dask: error: ")
 
