@@ -13,8 +13,9 @@ from normalisr_dask.schema import is_of_level, stage_of_level
 from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
 from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
 from normalisr_dask.storage.ingest import ingest as ingest_counts
-from normalisr_dask.storage.locations import as_path, zarr_store
+from normalisr_dask.storage.locations import as_path, has_file, zarr_store
 from normalisr_dask.storage.manifest import MANIFEST, Manifest
+from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.validation import listing
 from normalisr_dask.wording import amount, duration
 
@@ -60,7 +61,9 @@ def show_entries(command: str, log: LogOptions) -> Iterator[ProgressCallback]:
 
 def info(path: str) -> None:
     """Tell what is at a path."""
-    if (as_path(path) / MANIFEST).is_file():
+    with url_errors(path):
+        holds_run = has_file(as_path(path) / MANIFEST)
+    if holds_run:
         _print_run(path, Manifest.read(path))
     else:
         _print_store(open_count_store(path))

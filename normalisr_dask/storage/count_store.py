@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from normalisr_dask.storage.damage import damaged, reading
-from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, is_local, zarr_store
+from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, has_file, is_local, zarr_store
 from normalisr_dask.storage.url_errors import url_errors
 
 # zarr types a member of a group as any of eight things; here each member is known by its name
@@ -216,7 +216,7 @@ def as_counts(values: np.ndarray, *, path: str | Path) -> np.ndarray:
 def is_store(path: str | Path) -> bool:
     """Whether there is a Zarr group at a path."""
     folder = as_path(path)
-    return (folder / METADATA).is_file() or (folder / ".zgroup").is_file()
+    return has_file(folder / METADATA) or has_file(folder / ".zgroup")
 
 
 def check_outside_stores(path: str | Path) -> None:
@@ -243,7 +243,7 @@ def _open_group(path: str | Path) -> ZarrGroup:
     """Open a Zarr group for reading; consolidated metadata may be stale and is not used."""
     location = as_path(path)
     with url_errors(path):
-        zarr_format: Literal[2, 3] = 3 if (location / METADATA).is_file() else 2
+        zarr_format: Literal[2, 3] = 3 if has_file(location / METADATA) else 2
         if zarr_format == 2:  # or there is nothing at all
             _check_is_store(location)
     with reading(path, "its metadata"):

@@ -27,6 +27,7 @@ from normalisr_dask.storage.count_store import (
 from normalisr_dask.storage.leases import leased
 from normalisr_dask.storage.locations import (
     as_path,
+    has_file,
     is_local,
     publish_folder,
     remove_folder,
@@ -329,10 +330,10 @@ def _claim_target(path: Path, work_path: Path, replaced_path: Path, *, overwrite
 def _check_abandoned(path: Path, work_path: Path) -> None:
     """Refuse to touch the work folder of a process that is still running on this machine, or what is none."""
     claim = _claim_file(work_path)
-    if not (work_path.is_dir() and (claim.is_file() or is_store(work_path) or not any(work_path.iterdir()))):
+    if not (work_path.is_dir() and (has_file(claim) or is_store(work_path) or not any(work_path.iterdir()))):
         msg = f"{work_path} is in the way and is no unfinished store; move it, or choose another name than {path.name}"
         raise FileExistsError(msg)
-    holder = claim.read_text() if claim.is_file() else ""
+    holder = claim.read_text() if has_file(claim) else ""
     if is_running(holder):
         msg = f"process {number_of(holder)} is writing {path}; wait for it or stop it"
         raise FileExistsError(msg)

@@ -72,6 +72,11 @@ def has_bucket(path: Path) -> bool:
     return is_local(path) or bool(_file_system(path).exists(_key(path).partition("/")[0]))
 
 
+def has_file(path: Path) -> bool:
+    """Return whether there is a file; that storage refuses or does not answer is an error, and not taken for a no."""
+    return path.is_file() if is_local(path) else path.exists()
+
+
 def zarr_store(path: Path) -> Any:
     """Return what Zarr's functions take as the store at a path."""
     return path if is_local(path) else FsspecStore.from_url(str(path), storage_options=OPTIONS)

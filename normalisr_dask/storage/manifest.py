@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from normalisr_dask.schema import FORMAT_VERSION
 from normalisr_dask.storage.count_store import check_outside_stores
 from normalisr_dask.storage.folder_lock import LOCK
-from normalisr_dask.storage.locations import as_path, make_folder, whole_file
+from normalisr_dask.storage.locations import as_path, has_file, is_local, make_folder, remove_folder, whole_file
 from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.validation import listing
 
@@ -101,14 +102,15 @@ class Manifest:
         # As JSON will give them back, so that runs can be compared.
         settings, inputs = (json.loads(json.dumps(values)) for values in (settings, inputs))
         with url_errors(output):
-            is_begun = (folder / MANIFEST).is_file()
+            is_begun = has_file(folder / MANIFEST)
             is_taken = not is_begun and folder.exists() and not _is_free(folder)
         if is_taken:
             msg = f"output folder {output} holds other files and no run; give an empty or a new folder"
             raise ValueError(msg)
         if is_begun:
             manifest = cls.read(folder)
-            manifest._refuse_another_run(settings, inputs)
+            if manifest.stages():
+                manifest._refuse_another_run(settings, inputs)
         else:
             manifest = cls(folder)
             manifest.content = {"format_version": FORMAT_VERSION, "stages": {}}
@@ -175,6 +177,25 @@ class Manifest:
 def _is_free(folder: Path) -> bool:
     """Whether a run may begin in a folder: it is empty but for what a run left that died over its manifest."""
     return folder.is_dir() and all(path.name == DRAFT or path.name.startswith(LOCK) for path in folder.iterdir())
+
+
+@contextmanager
+def nothing_left_of_bad_input(output: str | Path) -> Iterator[None]:
+    """Remove a new output where bad input ends its first run before any stage is done, so that there is no run in it.
+
+    Raises
+    ------
+    ValueError
+        As the block does.
+    """
+    folder = as_path(output)
+    is_new = is_local(folder) and not folder.exists()
+    try:
+        yield
+    except ValueError:
+        if is_new and not Manifest.read(folder).stages():
+            remove_folder(folder)
+        raise
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from normalisr_dask.storage.locations import (
     as_path,
     files_below,
     for_tasks,
+    has_file,
     is_local,
     make_folder,
     open_array,
@@ -57,7 +58,7 @@ class ResultStore:
 
     def create(self) -> None:
         """Make the empty store where there is none yet."""
-        if not (self.path / METADATA).is_file():
+        if not has_file(self.path / METADATA):
             zarr.create_group(zarr_store(self.path), zarr_format=3, attributes={"format_version": FORMAT_VERSION})
 
     def clear_work(self) -> None:
@@ -66,7 +67,7 @@ class ResultStore:
 
     def has(self, stage: str) -> bool:
         """Return whether the stage is there, whole."""
-        return (self.path / stage / METADATA).is_file()
+        return has_file(self.path / stage / METADATA)
 
     def remove(self, stage: str) -> None:
         """Remove a stage that is to be made again, so that at no time readers see a part of it."""
@@ -163,7 +164,7 @@ class ResultStore:
         """Return a folder for what is not yet results: empty, or with what was made with the same before."""
         folder, asked = self._work(name), _as_json(made_with)
         label = folder / f"{MADE_WITH}.json"
-        if not label.is_file() or json.loads(label.read_text(encoding="utf-8")) != asked:
+        if not has_file(label) or json.loads(label.read_text(encoding="utf-8")) != asked:
             remove_folder(folder)
             make_folder(folder)
             with whole_file(label) as draft:
@@ -189,7 +190,7 @@ def _unfinished_arrays(
     folder: Path, variables: Mapping[str, Variable], asked: Mapping[str, Any] | None
 ) -> dict[str, zarr.Array] | None:
     """Return the arrays of an unfinished stage that was made with what is asked; None if there are none such."""
-    if asked is None or not (folder / METADATA).is_file():
+    if asked is None or not has_file(folder / METADATA):
         return None
     group = zarr.open_group(zarr_store(folder), mode="r+", zarr_format=3)
     if group.attrs.get(MADE_WITH) != asked or any(name not in group for name in variables):
