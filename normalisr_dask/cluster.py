@@ -30,7 +30,8 @@ from normalisr_dask.worker_plugin import OneThreadInLibraries
 
 LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
-_NOISY_LOGGERS = ("distributed", "asyncio", "tornado")
+# Dask gives each of these a level of its own.
+_NOISY_LOGGERS = ("distributed", "distributed.client", "asyncio", "tornado", "tornado.application")
 _SHARE_OF_MEMORY = 0.8
 _SMALLEST_MEMORY_LIMIT = 2**26
 _ONE_THREAD = {
