@@ -14,12 +14,7 @@ On SLURM, either in a job script,
     srun dask worker --scheduler-file $SCRATCH/scheduler.json --nthreads 1 --memory-limit 4GB --local-directory /tmp &
     normalisr-dask run counts.zarr -o results --groupings guides.mtx.gz --scheduler-file $SCRATCH/scheduler.json
 
-or from Python with dask-jobqueue,
-
-    cluster = dask_jobqueue.SLURMCluster(cores=8, processes=8, memory="32GB", walltime="02:00:00")
-    cluster.adapt(maximum=256)
-    with distributed.Client(cluster) as client:
-        normalisr_dask.pipeline.run(normalisr_dask.settings.RunSettings(store=…, output=…), client)
+or from Python with dask-jobqueue, as on_slurm.py does. docs/clusters.md tells more.
 """
 
 import argparse
