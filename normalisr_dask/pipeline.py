@@ -36,7 +36,7 @@ from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_read
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
-from normalisr_dask.storage.manifest import Manifest
+from normalisr_dask.storage.manifest import Manifest, nothing_left_of_bad_input
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import write_de_table
@@ -152,7 +152,7 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     stay = "stages that are done stay; make room and run the same command again"
     with url_errors(settings.output), disk_full_errors(settings.output, stay):
         prepared = Run(settings, client, progress or Silent())  # refuses what cannot be run before a file is written
-        with locked(settings.output) as still_held:
+        with nothing_left_of_bad_input(settings.output), locked(settings.output) as still_held:
             return prepared.run(still_held)
 
 

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -141,39 +140,7 @@ class TestOptionsAndSettings:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["runn"], "No such command 'runn'. Did you mean 'run'?; try 'normalisr-dask --help'"),
-            (["--loud"], "No such option: --loud; try 'normalisr-dask --help'"),
-            (["info"], "Missing argument 'STORE|OUT'; try 'normalisr-dask info --help'"),
-            (["run", "x", "-o", "y", "--workers", "none"], "try 'normalisr-dask run --help'"),
-            (["run", "x", "-o", "y", "--qcut", "2"], "Invalid value for '--qcut'"),
-            (["run", "x", "-o", "y", "--other-groupings", "exclud"], "'ignore', 'exclude'"),
-        ],
-    )
-    def test_a_mistyped_command_line_is_one_line(self, arguments, message):
-        assert message in error_line(invoke(*arguments))
-
-    def test_an_unknown_option_is_one_line_with_a_suggestion(self, tmp_path):
-        line = error_line(normalisr_dask("run", "counts.zarr", "-o", tmp_path / "out", "--grouping", "guides.tsv"))
-        assert line.startswith("No such option: --grouping ")
-        assert "--groupings" in line
-
-    def test_a_missing_input_is_one_line_and_leaves_nothing(self, tmp_path):
-        result = normalisr_dask("ingest", "nowhere.mtx", "counts.zarr", folder=tmp_path)
-        assert error_line(result) == "nowhere.mtx does not exist"
-        assert result.stdout == ""
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_truncated_input_is_one_line_and_leaves_nothing(self, tmp_path, inputs):
-        folder = tmp_path / "matrix"
-        shutil.copytree(inputs / "matrix", folder)
-        whole = (folder / "matrix.mtx.gz").read_bytes()
-        (folder / "matrix.mtx.gz").write_bytes(whole[: len(whole) // 2])
-        line = error_line(normalisr_dask("ingest", "matrix", "counts.zarr", folder=tmp_path))
-        assert "matrix.mtx.gz is truncated" in line
-        assert [path.name for path in tmp_path.iterdir()] == ["matrix"]
+    """What is wrong with command lines and inputs: test_bad_input.py."""
 
     def test_a_store_that_is_there_is_not_overwritten_unless_asked(self, tmp_path, inputs):
         assert invoke("ingest", inputs / "matrix", tmp_path / "counts.zarr").exit_code == 0
@@ -181,37 +148,6 @@ class TestErrors:
             invoke("ingest", inputs / "matrix", tmp_path / "counts.zarr")
         )
         assert invoke("ingest", inputs / "matrix", tmp_path / "counts.zarr", "--overwrite").exit_code == 0
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            (["--memory-limit", "much"], "'much' is no amount of memory: write a number and a unit"),
-            (["--memory-limit", "1MB"], "memory-limit is 1,000,000 bytes a worker"),
-            (["--scheduler", "localhost"], "'localhost' is no scheduler address"),
-            (["--scheduler", "tcp://localhost:1", "--workers", "3"], "workers: only for a local cluster"),
-            (["--tls-ca", "ca.pem"], "give --tls-ca and --tls-cert"),
-            (["--groupby", "guide", "--groupings", "guides.tsv"], "not both"),
-            (["--reference", "control"], "--groupby"),
-            (["--groupby", "giude"], "did you mean 'guide'?"),
-            (["--groupby", "guide", "--reference", "contr"], "reference of column 'guide': 'contr' is not one of"),
-            (["--groupings", "nowhere.tsv"], "nowhere.tsv does not exist"),
-            (["--covariate-columns", "batch,plate"], "plate"),
-            (["--control", "non-targeting"], "--control needs groupings to test (--groupings or --groupby)"),
-            (["--groupby", "guide", "--control", "none,no"], "2 of 2 controls are neither groupings nor targets"),
-            (["--groupby", "guide", "--control-use", "reference"], "(--control-use) needs controls"),
-            (["--groupby", "guide", "--control-use", "both"], "Invalid value for '--control-use'"),
-            (["--groupby", "guide", "--test", "targets"], "give the table of guides and targets (--targets)"),
-            (["--groupby", "guide", "--targets", "nowhere.tsv"], "nowhere.tsv does not exist"),
-            (["--groupby", "guide", "--pairs", "nowhere.tsv"], "nowhere.tsv does not exist"),
-            (["--groupby", "guide", "--control-file", "nowhere.txt"], "nowhere.txt does not exist"),
-            (["--groupby", "guide", "--min-grouping-cells", "-1"], "Invalid value for '--min-grouping-cells'"),
-            (["--groupby", "guide", "--permutations", "-1"], "Invalid value for '--permutations'"),
-        ],
-    )
-    def test_options_that_make_no_sense_are_one_line_before_anything_starts(self, store, tmp_path, options, message):
-        result = invoke("run", store, "-o", tmp_path / "out", "--dry-run", *options)
-        assert message in error_line(result)
-        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.slow
     def test_a_scheduler_that_does_not_answer_is_one_line(self, store, tmp_path):
@@ -296,17 +232,6 @@ class TestIngestAndInfo:
         result = invoke("ingest", tmp_path / "0", tmp_path / "renamed.zarr", "--genes", genes)
         assert result.exit_code == 0
         assert anndata.read_zarr(tmp_path / "renamed.zarr").var_names[1] == "renamed_1"
-
-    @pytest.mark.parametrize("name", ["empty", "file.txt"])
-    def test_info_on_something_else_is_one_line(self, tmp_path, name):
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "file.txt").write_text("hello")
-        assert "is not a Zarr store" in error_line(invoke("info", tmp_path / name))
-
-    @pytest.mark.parametrize(("content", "message"), [("{", "is damaged"), ('{"format_version": 99}', "version 99")])
-    def test_info_on_a_broken_manifest_is_one_line(self, tmp_path, content, message):
-        (tmp_path / "manifest.json").write_text(content)
-        assert message in error_line(invoke("info", tmp_path))
 
 
 class TestRun:

@@ -130,39 +130,6 @@ def test_contrasts_may_have_any_names_and_be_equal(samples: Path, folder: Path) 
         np.testing.assert_allclose(effects[names[-1]], 2 * effects[name], rtol=1e-12)
 
 
-def error_of(*arguments: object) -> str:
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    assert done.exit_code == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
-
-
-def test_what_is_wrong_is_said_in_one_line(samples: Path, folder: Path) -> None:
-    vooma = ("vooma", samples, "-o", folder / "new", "--design")
-    assert "--block 'dnor' is not one of 'donor'" in error_of(*vooma, "~ arm", "--block", "dnor")
-    assert "there is no file or store at nowhere" in error_of("vooma", "nowhere", "-o", "x", "--design", "~ 1")
-    assert "is already there; give another name" in error_of("vooma", samples, "-o", samples, "--design", "~ 1")
-    assert "there is no folder" in error_of("vooma", samples, "-o", folder / "a" / "b", "--design", "~ 1")
-    assert "does not fit the table of samples" in error_of(*vooma, "~ nothing", *SMALL_CLUSTER)
-    assert "suffix of OUT '.txt' is not one of" in error_of("pseudobulk", folder, folder / "a.txt", "--by", "donor")
-    store = folder / "counts.zarr"
-    message = error_of("pseudobulk", store, folder / "b.h5ad", "--by", "plate", *SMALL_CLUSTER)
-    assert "no column 'plate' in the table of cells" in message
-    message = error_of("pseudobulk", store, folder / "b.h5ad", "--by", "donor,donor", *SMALL_CLUSTER)
-    assert "error: by names the column 'donor' more than once" in message
-    assert "no layer 'z' in the AnnData object; it has ['counts', 'mean']" in error_of(*vooma, "~ 1", "--layer", "z")
-    text = folder / "genes.tsv"
-    text.write_text("gene\tsample\n")
-    assert f"{text} is neither an .h5ad file nor a Zarr store" in error_of("vooma", text, "-o", "x", "--design", "~ 1")
-    contrast = ("~ arm", "--contrast", "A=arm_treated", "--contrast")
-    assert "two contrasts (--contrast) have the name 'A'; give each" in error_of(*vooma, *contrast, "A=-arm_treated")
-    assert "two contrasts (--contrast) have the name 'B'" in error_of(*vooma, "~ 1", "--contrast=B", "--contrast=B")
-    assert "--contrast '=arm_treated' lacks a name or an expression" in error_of(*vooma, *contrast, "=arm_treated")
-    assert "--contrast 'B= ' lacks a name or an expression" in error_of(*vooma, *contrast, "B= ")
-    assert not (folder / "new").exists()
-    assert not list(folder.glob(".*partial*"))
-
-
 def test_names_of_coefficients_lose_their_signs() -> None:
     names = ["Intercept", "g[T.b]", "C(x, Treatment)[T.1]", "g[b]:t[T.2]", "1st"]
     assert plain_names(names) == ["Intercept", "g_b", "C_x_Treatment_1", "g_b_t_2", "_1st"]

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import typer
@@ -87,7 +88,7 @@ class OneLineGroup(TyperGroup):
             code = INTERRUPTED
         except UsageError as error:
             path = error.ctx.command_path if error.ctx is not None else PROGRAM
-            tell("error", f"{error.format_message().rstrip('.')}; try '{path} --help'")
+            tell("error", f"{usage_message(error, arguments)}; try '{path} --help'")
             return FAILED
         except Exception as error:
             if debug:
@@ -97,6 +98,24 @@ class OneLineGroup(TyperGroup):
         if code == INTERRUPTED:
             tell("interrupted", "run the same command again to go on")
         return code if isinstance(code, int) else 0
+
+
+def usage_message(error: Any, arguments: Sequence[str]) -> str:
+    """Return what is wrong with a command line, and what was typed where that is left out.
+
+    Parameters
+    ----------
+    error
+        What Typer raised; its words depend on the versions of Typer and of what it checks values with.
+    arguments
+        The command line.
+    """
+    message = str(error.format_message()).rstrip(".").replace("Value error, ", "")
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for typed, value in pairwise(arguments):
+        if typed in names and value not in message:
+            return f"{message}, found {value!r}"
+    return message
 
 
 app = typer.Typer(

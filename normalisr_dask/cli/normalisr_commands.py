@@ -66,22 +66,22 @@ def qc_reads(
     cells_out: CellsOut,
     *,
     gene_read_count: Annotated[
-        int, typer.Option("--gene_read_count", metavar="N", help="Reads that a gene needs; 0: no bound.")
+        int, typer.Option("--gene_read_count", metavar="N", min=0, help="Reads that a gene needs; 0: no bound.")
     ] = 0,
     gene_cell_count: Annotated[
-        int, typer.Option("--gene_cell_count", metavar="N", help="Cells that must express a gene; 0: no bound.")
+        int, typer.Option("--gene_cell_count", metavar="N", min=0, help="Cells that must express a gene; 0: no bound.")
     ] = 50,
     gene_cell_prop: Annotated[
-        float, typer.Option("--gene_cell_prop", metavar="P", help="The same, as a fraction of the cells.")
+        float, typer.Option("--gene_cell_prop", metavar="P", min=0, help="The same, as a fraction of the cells.")
     ] = 0.02,
     cell_read_count: Annotated[
-        int, typer.Option("--cell_read_count", metavar="N", help="Reads that a cell needs; 0: no bound.")
+        int, typer.Option("--cell_read_count", metavar="N", min=0, help="Reads that a cell needs; 0: no bound.")
     ] = 500,
     cell_gene_count: Annotated[
-        int, typer.Option("--cell_gene_count", metavar="N", help="Genes that a cell must express; 0: no bound.")
+        int, typer.Option("--cell_gene_count", metavar="N", min=0, help="Genes that a cell must express; 0: no bound.")
     ] = 100,
     cell_gene_prop: Annotated[
-        float, typer.Option("--cell_gene_prop", metavar="P", help="The same, as a fraction of the genes.")
+        float, typer.Option("--cell_gene_prop", metavar="P", min=0, help="The same, as a fraction of the genes.")
     ] = 0.0,
     sparse: Sparse = False,
     cluster: ClusterOptions,

@@ -120,4 +120,9 @@ def binnet(pv_in: str, net_out: str, qcut: float) -> None:
         If there is no edge.
     """
     with Files(net_out) as files:
-        files.write({net_out: binnet_step(files.rows(pv_in), qcut)})
+        p_values = files.rows(pv_in)
+        n_rows, n_columns = p_values.shape
+        if n_rows != n_columns:
+            msg = f"{pv_in} has {n_rows:,} rows and {n_columns:,} columns, expected as many: P-values of pairs of genes"
+            raise ValueError(msg)
+        files.write({net_out: binnet_step(p_values, qcut)})

@@ -92,7 +92,7 @@ def subset(
             counts = files.counts(matrix_in, matrix_market=True)
             matrix = Matrix(counts.matrix, counts)
         else:
-            matrix = files.matrix(matrix_in)
+            matrix = files.matrix(matrix_in, finite=False)
         n_rows, n_columns = matrix.values.shape
         of = f"in {matrix_in}"
         kept_rows = None if rows is None else _positions(files, rows, "genes", n_rows, f"rows {of}")

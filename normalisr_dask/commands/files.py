@@ -6,7 +6,7 @@ size of the matrix.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_
 from normalisr_dask.storage.count_files import counts_of_array, counts_of_matrix_market, counts_of_text
 from normalisr_dask.storage.count_store import is_store
 from normalisr_dask.storage.counts import Counts, open_counts
+from normalisr_dask.storage.damage import reading
 from normalisr_dask.storage.drafts import Drafts
 from normalisr_dask.storage.expression_store import StoredForm, read_expression, write_counts, write_expression
 from normalisr_dask.storage.matrix_store import by_columns, by_rows, create_like, regular, row_blocks, store_rows
@@ -34,6 +35,7 @@ from normalisr_dask.storage.number_text import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
+COPY_AGAIN = "copy it or make it again"
 Lazy = Any  # what dask.compute takes
 Finish = Callable[[Any], None]
 Axis = Literal["genes", "cells"]
@@ -115,8 +117,8 @@ class Files:
         opened = _open_zarr(name)
         return counts_of_array(opened, self._folder()) if isinstance(opened, zarr.Array) else open_counts(_place(name))
 
-    def matrix(self, name: str) -> Matrix:
-        """Open any matrix as blocks of cells with all rows."""
+    def matrix(self, name: str, *, finite: bool = True) -> Matrix:
+        """Open any matrix as blocks of cells with all rows; refuse text that is not finite unless it may be so."""
         if is_matrix_market(name):
             counts = self.counts(name)
             return Matrix(counts.matrix, counts)
@@ -132,7 +134,7 @@ class Files:
                 return Matrix(counts.matrix, counts)
             return Matrix(with_form(form_of(stored)), stored.counts)
         path = self._folder() / "matrix.zarr"
-        return Matrix(by_columns(self._staged(name, path), path))
+        return Matrix(by_columns(self._staged(name, path, finite=finite), path))
 
     def rows(self, name: str) -> da.Array:
         """Open a dense matrix as blocks of whole rows."""
@@ -150,7 +152,9 @@ class Files:
         if isinstance(stored, zarr.Group):
             msg = f"{name} is a Zarr group, expected an array"
             raise ValueError(msg)
-        return np.atleast_2d(np.asarray(stored[...], dtype=np.float64))
+        with reading(name, "a part of it", COPY_AGAIN):
+            values = np.atleast_2d(np.asarray(stored[...], dtype=np.float64))
+        return next(_finite(iter([values]), name))
 
     def vector(self, name: str, size: int | None = None, what: str = "") -> NDArray[np.float64]:
         """Read numbers in any shape as a vector; refuse another number of them than ``size``."""
@@ -234,11 +238,11 @@ class Files:
                 target.write(part)
         return copy
 
-    def _staged(self, name: str, store: Path) -> zarr.Array:
+    def _staged(self, name: str, store: Path, *, finite: bool = True) -> zarr.Array:
         """Copy text to a dense array."""
         logger.info("reading %s", name)
         with closing(read_rows(self._file(name))) as blocks:
-            return store_rows(store, blocks)
+            return store_rows(store, _finite(blocks, name) if finite else blocks)
 
 
 def is_zarr(name: str) -> bool:
@@ -259,6 +263,22 @@ def is_matrix_market(name: str) -> bool:
 _EMPTY = np.empty((0, 0))
 
 
+def _finite(blocks: Iterator[NDArray[np.float64]], name: str) -> Iterator[NDArray[np.float64]]:
+    """Pass on rows, and refuse the first that is not finite."""
+    n_rows = 0
+    for rows in blocks:
+        wrong = np.argwhere(~np.isfinite(rows))
+        if wrong.size:
+            row, column = wrong[0]
+            msg = (
+                f"{name}, row {n_rows + row + 1:,}, column {column + 1:,}: expected a finite number, "
+                f"found {rows[row, column]}"
+            )
+            raise ValueError(msg)
+        n_rows += len(rows)
+        yield rows
+
+
 def _dense_block(block: Any) -> NDArray[Any]:
     return block.toarray()
 
@@ -273,10 +293,15 @@ def _open_zarr(name: str) -> zarr.Array | zarr.Group:
     """Open a store for reading."""
     logger.info("opening %s", name)
     try:
-        return zarr.open(_place(name), mode="r")
+        with reading(name, "its metadata", COPY_AGAIN):
+            opened = zarr.open(_place(name), mode="r")
     except FileNotFoundError as error:
         msg = f"there is no Zarr store at {name}"
         raise FileNotFoundError(msg) from error
+    if isinstance(opened, zarr.Array) and opened.dtype.kind not in "biuf":
+        msg = f"{name} holds values of type {opened.dtype.name}, expected real numbers"
+        raise ValueError(msg)
+    return opened
 
 
 def _names_in_store(name: str, axis: Axis) -> list[str]:

@@ -40,7 +40,7 @@ def exclusive_labels(rows: Block) -> Labels:
     if is_other.any():
         first = int(np.flatnonzero(is_other)[0])
         msg = (
-            f"expected 0 and 1 in dg for single=1, found {memberships.data[first]} in grouping "
+            f"expected 0 and 1 in dg for single=1 (-m single), found {memberships.data[first]} in grouping "
             f"{memberships.indices[first]}; single=0 and single=4 take any numbers"
         )
         raise ValueError(msg)

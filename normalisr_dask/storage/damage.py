@@ -40,4 +40,5 @@ def reading(path: str | Path, what: str, way_out: str = "copy it again, or inges
     except KeyError as error:
         raise damaged(path, f"{what} is missing", way_out) from error
     except (IndexError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise damaged(path, f"{what} cannot be read ({error})", way_out) from error
+        reason = str(error).partition(". ")[0]  # Zarr's next sentences hold the bytes of checksums
+        raise damaged(path, f"{what} cannot be read ({reason})", way_out) from error

@@ -68,8 +68,8 @@ def write_groupings(
 
     Notes
     -----
-    The files appear together, when all are whole. Memory: some copies of the stored entries for Matrix Market, 4 million
-    values for Parquet.
+    The files appear together, when all are whole. Memory: some copies of the stored entries for Matrix Market, 4
+    million values for Parquet.
     """
     files = grouping_files(Path(path))
     with Drafts(map(str, files)) as drafts:
@@ -79,7 +79,7 @@ def write_groupings(
             return files
         for file, lines in zip(of_names, (names, cells), strict=True):
             file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        with matrix.open("wb") as file, _gzipped(file) if files[0].suffix == ".gz" else nullcontext(file) as stream:
+        with matrix.open("wb") as raw, _gzipped(raw) if files[0].suffix == ".gz" else nullcontext(raw) as stream:
             io.mmwrite(stream, sparse.coo_array(groupings), field="integer", symmetry="general")
     return files
 

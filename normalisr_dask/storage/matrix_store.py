@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import cells_per_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.storage.damage import reading
 
 #: Largest run of whole rows that is held in memory.
 ROWS_BYTES = 32 << 20
@@ -174,5 +175,6 @@ def _read_columns(columns: NDArray[np.int64], none: Any, *, path: str) -> NDArra
     if columns.size == 0:
         return np.empty((array.shape[0], 0), dtype=array.dtype)
     first, last = int(columns[0]), int(columns[-1])
-    block = np.asarray(array[:, first : last + 1])
+    with reading(path, "a part of it", "copy it or make it again"):
+        block = np.asarray(array[:, first : last + 1])
     return block if columns.size == block.shape[1] else block[:, columns - first]

@@ -99,7 +99,7 @@ def _read_text(path: Path, *, as_text: bool, rows: str = "cell") -> Iterator[pd.
             index_col=False,
             dtype=str if as_text else {0: str, more: str},
             keep_default_na=False,
-            na_values={} if as_text else {column: list(_MISSING_WORDS) for column in range(1, more)},
+            na_values=None if as_text else dict.fromkeys(range(1, more), _MISSING_WORDS),  # type: ignore[arg-type]
             float_precision=None if as_text else "round_trip",
             chunksize=_rows_at_a_time(more),
         )

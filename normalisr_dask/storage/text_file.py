@@ -109,7 +109,7 @@ class _WithoutNul(io.RawIOBase):
         self._stream, self._path = stream, path
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Say that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -75,7 +75,7 @@ def test_inputs_with_other_genes_or_the_same_cells_are_refused(tmp_path):
     names = [tmp_path / "a/barcodes.tsv", tmp_path / "other.tsv"]
     names[1].write_text("".join(f"other-{n}\n" for n in range(N_CELLS)))
     assert ingest([tmp_path / "a", tmp_path / "a"], tmp_path / "s.zarr", cells=names).n_cells == 2 * N_CELLS
-    with pytest.raises(ValueError, match="expected a file of cells .--cells. for each of 2 inputs, found 1"):
+    with pytest.raises(ValueError, match=r"expected a file of cells \(--cells\) for each of 2 inputs, found 1"):
         ingest([tmp_path / "a", tmp_path / "a"], tmp_path / "t.zarr", cells=names[:1])
 
 
