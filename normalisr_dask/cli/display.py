@@ -106,7 +106,15 @@ class StageDisplay:
     def run_planned(self, stages: Sequence[StagePlan], done: Collection[str]) -> None:
         """Log the plan."""
         self._estimate.plan(stages, done)
-        planned = [{"title": self._title(stage.name), **asdict(stage), "done": stage.name in done} for stage in stages]
+        planned = [
+            {
+                "title": self._title(stage.name),
+                **asdict(stage),
+                "seconds": round(stage.seconds, 1),
+                "done": stage.name in done,
+            }
+            for stage in stages
+        ]
         self._log.write("planned", stages=planned)
 
     def stage_started(self, name: str, title: str, total_tasks: int) -> None:
