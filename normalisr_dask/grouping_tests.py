@@ -1,18 +1,28 @@
-"""The tests of a run's groupings, lazy: as they are, with permuted cells, and of reference controls."""
+"""The tests of a run's groupings, lazy: as they are, with permuted cells, and of reference controls.
+
+A run submits them some groupings at a time. What all of these share is found once, before, and kept: a few numbers a
+gene, and vectors of cells.
+"""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
+import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.screen import Screen
 from normalisr_dask.settings import RunSettings
-from normalisr_dask.steps.differential import de
-from normalisr_dask.steps.selection import only_pairs, select_groupings
+from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_of_rank
+from normalisr_dask.steps.covariates import Basis
+from normalisr_dask.steps.differential import association_tests, de, in_blocks, prepare
+from normalisr_dask.steps.exclusive import Controls, controls_of
+from normalisr_dask.steps.expression import Residuals
+from normalisr_dask.steps.selection import of_first_groupings, only_pairs
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.stored_expression import StoredExpression, stored_expression
@@ -55,6 +65,35 @@ class GroupingTests:
         """The groupings in the kept cells."""
         return scipy.sparse.csr_array(self.screen.groupings.values[:, self._stored.cells])
 
+    @cached_property
+    def _prepared(self) -> Prepared:
+        """What all tests share, in memory; a pass over the counts."""
+        lazy = prepare(self._stored.expression, self._stored.covariates)
+        basis, genes = dask.compute(lazy.basis, lazy.genes)
+        in_chunks = da.from_array(basis.rows, chunks=lazy.basis.rows.chunks)
+        return Prepared(
+            lazy.expression,
+            Basis(in_chunks, *(da.from_array(part, chunks=-1) for part in (basis.gram, basis.to_covariates))),
+            Residuals(*(da.from_array(part, chunks=-1) for part in genes)),
+        )
+
+    def _tests(self, values: scipy.sparse.csr_array) -> DifferentialExpression:
+        """Return the tests of groupings in the kept cells; where others are excluded, after a pass for the controls."""
+        prepared, single = self._prepared, SINGLE[self.settings.other_groupings]
+        groupings = in_blocks(values, prepared, self.groupings_per_block)
+        controls = None
+        if single == 1:
+            lazy = controls_of(groupings, prepared)
+            counts, moments = dask.compute(lazy.counts, lazy.moments)
+            controls = Controls(lazy.labels, *(da.from_array(part, chunks=-1) for part in (counts, moments)))
+        return association_tests(
+            AssociationInputs(groupings, prepared, loss_of_rank(0, prepared.expression.shape[0])),
+            single=single,
+            with_alpha=False,
+            groupings_per_block=self.groupings_per_block,
+            controls=controls,
+        )
+
     def n_cells(self) -> NDArray[np.int64]:
         """Return the number of kept cells of every grouping."""
         return np.asarray(self._values.astype(bool).sum(axis=1), dtype=np.int64)
@@ -70,17 +109,16 @@ class GroupingTests:
             A permutation of the kept cells, by which to take them for the groupings; None for none.
         """
         values = self._values if order is None else self._values[:, order]
-        test = partial(de, dt=self._stored.expression, dc=self._stored.covariates, bs=self.groupings_per_block)
         if self.settings.other_groupings == "ignore":
-            tested = test(values[rows])
+            tested = self._tests(values[rows])
         else:  # cells of groupings too small to test are still in another grouping; those without cells are none
-            present = np.union1d(rows, np.flatnonzero(self.n_cells()))
-            values = values[present]
+            untested = np.setdiff1d(np.flatnonzero(self.n_cells()), rows)
+            values = values[np.concatenate([rows, untested])]
             if self.settings.other_groupings == "exclude" and self.screen.reference.names:
                 values = self._without_unassigned(values, order)
-            tested = test(values, single=SINGLE[self.settings.other_groupings])
-            if values.shape[0] > rows.size:
-                tested = select_groupings(tested, np.searchsorted(present, rows))
+            tested = self._tests(values)
+            if untested.size:
+                tested = of_first_groupings(tested, rows.size)
         of_tests: dict[str, Any] = {name: getattr(tested, name) for name in OF_TESTS}
         if self.screen.pairs is not None:
             pairs = self.screen.pairs[rows][:, np.flatnonzero(self.results.read("qc", "gene_kept"))]

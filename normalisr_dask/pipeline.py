@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import dask
+import dask.array as da
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_read
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
+from normalisr_dask.storage.locations import for_tasks
 from normalisr_dask.storage.manifest import Manifest, nothing_left_of_bad_input
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore
@@ -45,6 +47,8 @@ from normalisr_dask.stored_expression import log_cpm_of
 from normalisr_dask.summary import RunSummary, summarise
 
 HIT_QVALUE = 0.05
+#: Genes of a stored chunk of tests: those of some genes and all groupings, or of a grouping and all genes, are near.
+GENES_PER_CHUNK = 4096
 Form = TypeVar("Form", LogCpmForm, NormalisedForm)
 COVARIATES_OF_LOG_CPM = ("log_total_count", "n_zero_genes", "log_total_count_squared")
 CONSTANT = "constant"
@@ -354,20 +358,17 @@ class Run:
         n_cells = tests.n_cells()
         rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
         tested, names = tests.tested(rows), np.array(screen.groupings.names, dtype=object)
-        qvalue = tested["pvalue"].rechunk({1: -1}).map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)
         arrays = self.results.begin(
             "de",
             {"grouping": names[rows], "gene": self.results.read("normalisation", "gene")},
-            {"grouping": self.plan.groupings_per_block},
+            {"grouping": self.plan.groupings_per_block, "gene": GENES_PER_CHUNK},
             made_with=made_with(self.plan),
         )
         arrays["n_cells"][...] = n_cells[rows]
-        store(
-            arrays,
-            tested | {"qvalue": qvalue},
-            rows_at_a_time=self.plan.groupings_per_submission,
-            standing=self.progress.stage_stands,
-        )
+        at_a_time = self.plan.groupings_per_submission
+        store(arrays, tested, rows_at_a_time=at_a_time, standing=self.progress.stage_stands)
+        pvalue = da.from_zarr(for_tasks(arrays["pvalue"])).rechunk({1: -1})
+        store(arrays, {"qvalue": pvalue.map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)})
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
         self.results.publish("de")

@@ -6,21 +6,19 @@ from typing import Literal
 
 from dask.utils import format_bytes
 
-from normalisr_dask.graph.calls import LARGE_SUM_BYTES, SPLIT_EVERY
+from normalisr_dask.graph.calls import SPLIT_EVERY
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES
 from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
+from normalisr_dask.grouping_sums import GroupingSums
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
 from normalisr_dask.schema import kind_of, stage_of_level
-from normalisr_dask.steps.exclusive import default_groupings_per_block
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.counts import default_cells_per_block
 
 #: Rounds of read quality control that real data need, more or less.
 QC_ROUNDS = 4
-#: Bytes of genes × groupings sums that one task makes.
-PRODUCT_BYTES = 16 << 20
 #: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
 EDGE_BYTES = 24
 #: Stages that each level of gene sets has.
@@ -217,21 +215,21 @@ def plan_run(
         If the largest task does not fit into the memory limit even with the smallest blocks.
     """
     allowed = task_allowance(memory_limit, threads_per_worker)
+    at_a_time = workers * threads_per_worker
     block_entries = BLOCK_ENTRIES
-    groupings_per_block = max(1, min(n_groupings, PRODUCT_BYTES // (8 * max(1, store.n_genes))))
-    if single == 1:
-        groupings_per_block = max(1, min(n_groupings, default_groupings_per_block(store.n_genes, n_covariates)))
+    sums = GroupingSums(store.n_genes, n_groupings, n_covariates, single)
+    groupings_per_block = sums.groupings_per_block(at_a_time)
     gene_pairs = GenePairPlanner(
         coex == "all",
         store.n_entries / max(1, store.n_cells),
         store.n_cells,
         n_covariates + (go_levels or 0),
-        workers * threads_per_worker,
+        at_a_time,
         allowed,
     )
     while True:
         cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
-        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_groupings, n_covariates, single=single)
+        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_covariates, sums)
         if coex is not None:
             tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
         if go_levels is not None:
@@ -240,7 +238,7 @@ def plan_run(
         if largest.n_bytes <= allowed:
             break
         if largest is tasks.get("de") and groupings_per_block > 1:
-            groupings_per_block //= 2
+            groupings_per_block = sums.fewer_per_block(groupings_per_block, at_a_time)
         elif cells_per_block > 1:
             block_entries //= 2
         else:
@@ -250,13 +248,11 @@ def plan_run(
         math.ceil(size / per_block)
         for size, per_block in ((store.n_cells, cells_per_block), (n_groupings, groupings_per_block))
     )
-    sum_bytes = _sum_bytes(store, groupings_per_block, n_covariates, single)
-    per_submission = _blocks_per_submission(cell_blocks, sum_bytes, allowed * workers)
+    per_submission = sums.blocks_per_submission(groupings_per_block, cell_blocks, at_a_time, allowed * workers)
     blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission))
     n_tasks = blocks.tasks() | gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
     tiles = gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block)
     n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
-    at_a_time = workers * threads_per_worker
     seconds = {
         name: ENTRY_SECONDS[name] * n_bytes[name][0] / STORED_ENTRY_BYTES / at_a_time + TASK_SECONDS * n_tasks[name]
         for name in ENTRY_SECONDS
@@ -307,26 +303,12 @@ def _of_all_levels(stages: tuple[StagePlan, ...], last_level: int) -> tuple[Stag
     return tuple(once)
 
 
-def _sum_bytes(store: CountStore, groupings_per_block: int, n_covariates: int, single: int) -> int:
-    """Return the bytes of a block's sums of genes × groupings, one of each or, where they are tested alone, several."""
-    width = (groupings_per_block + 1) * (2 * n_covariates + 5) if single == 1 else groupings_per_block
-    return dense_block_bytes(store.n_genes, width, 1)
-
-
-def _blocks_per_submission(cell_blocks: int, sum_bytes: int, allowed: int) -> int:
-    """Return of how many blocks of groupings the sums of all cells take at most half of the workers' memory."""
-    n_sums = math.ceil(cell_blocks / SPLIT_EVERY) if sum_bytes >= LARGE_SUM_BYTES else cell_blocks
-    return max(1, allowed // (2 * n_sums * max(1, sum_bytes)))
-
-
 def _largest_tasks(
     store: CountStore,
     cells_per_block: int,
     groupings_per_block: int,
-    n_groupings: int,
     n_covariates: int,
-    *,
-    single: int,
+    sums: GroupingSums,
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
     n_genes = store.n_genes
@@ -338,12 +320,14 @@ def _largest_tasks(
         "qc": TaskPlan("sums of a block of counts", block + dense_block_bytes(n_genes, 3, SPLIT_EVERY)),
         "normalisation": TaskPlan("fit of a block of counts", block + max(nodes, per_gene)),
     }
-    if n_groupings:
-        sums = (SPLIT_EVERY + 3) * _sum_bytes(store, groupings_per_block, n_covariates, single)
-        tasks["de"] = TaskPlan("genes x groupings sums of a block", block + nodes + sums)
-        if single == 4:
-            inverse = TaskPlan("inverse of groupings x groupings", dense_block_bytes(n_groupings, n_groupings, 4))
-            tasks["de"] = max(tasks["de"], inverse, key=lambda task: task.n_bytes)
+    if sums.n_groupings:
+        n_bytes = block + nodes + sums.task_bytes(groupings_per_block)
+        tasks["de"] = TaskPlan("genes x groupings sums of a block", n_bytes)
+        if sums.single == 4:
+            inverse = dense_block_bytes(sums.n_groupings, sums.n_groupings, 4)
+            tasks["de"] = max(
+                tasks["de"], TaskPlan("inverse of groupings x groupings", inverse), key=lambda task: task.n_bytes
+            )
     return tasks
 
 

@@ -1,5 +1,6 @@
 """A kernel and the slices of arrays that its tasks get, called by ``dask.array.blockwise``; and sums of results."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,11 @@ SPLIT_EVERY = 8
 #: Bytes of a sum from which on a task adds up that of several blocks, where it reads them itself: one partial sum a
 #: block would fill the workers' memory before they are added.
 LARGE_SUM_BYTES = 4 << 20
+#: Bytes of a sum and all those beside it, such as those of other groupings, from which on partial ones are too large to
+#: wait for each other: each task adds to that of the one before it. The others give other workers something to do.
+CHAINED_SUM_BYTES = 64 << 20
+#: Most tasks of a chain.
+MOST_LINKS = 64
 
 
 @dataclass(frozen=True)
@@ -34,19 +40,29 @@ class CellRanges:
         Cells of each range.
     cells_per_block
         Cells that the task reads at a time.
+    chained
+        Whether the task of a range adds to the sum of those before it.
     """
 
     sizes: tuple[int, ...]
     cells_per_block: int
+    chained: bool = False
 
     @classmethod
-    def of(cls, matrix: da.Array, n_values: int) -> "CellRanges":
-        """Return ranges of one block, or of several where their sums of ``n_values`` numbers are large."""
+    def of(cls, matrix: da.Array, n_values: int, n_chained: int = 0) -> "CellRanges":
+        """Return ranges of one block, or of several where their sums of ``n_values`` numbers are large.
+
+        ``n_chained`` is how many numbers they have with all those beside them, if the kernel takes sums to add to: the
+        order of additions must not depend on how many are made together.
+        """
         blocks = matrix.chunks[1]
-        many = reader_of(matrix) is not None and 8 * n_values >= LARGE_SUM_BYTES
-        step = SPLIT_EVERY if many else 1
+        reads = reader_of(matrix) is not None
+        chained = reads and 8 * n_chained >= CHAINED_SUM_BYTES
+        step = SPLIT_EVERY if chained or (reads and 8 * n_values >= LARGE_SUM_BYTES) else 1
+        if chained:
+            step = max(step, math.ceil(len(blocks) / MOST_LINKS))
         sizes = tuple(sum(blocks[start : start + step]) for start in range(0, len(blocks), step))
-        return cls(sizes, max(blocks, default=1))
+        return cls(sizes, max(blocks, default=1), chained)
 
 
 @dataclass(frozen=True)
@@ -69,8 +85,8 @@ class BlockCall:
         Number of arrays that ``read`` takes.
     new_axes
         Axes of the result that no array has.
-    cells_per_block
-        If given, a task takes so many cells at a time and adds up the results.
+    ranges
+        If given, a task makes the sum of a range of cells, a block at a time.
     """
 
     kernel: Kernel
@@ -80,7 +96,7 @@ class BlockCall:
     read: Callable[..., tuple[Any, ...]]
     n_source: int
     new_axes: Mapping[str, int] = field(default_factory=dict)
-    cells_per_block: int | None = None
+    ranges: CellRanges | None = None
 
     def blockwise(
         self,
@@ -92,8 +108,36 @@ class BlockCall:
         adjust_chunks: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> da.Array:
         """Return the lazy array of all calls; ``expand`` puts an axis of length 1 into the kernel's results."""
-        arrays_by_index = set(chain.from_iterable(self.arguments[1::2]))
-        axes = {axis: size for axis, size in self.new_axes.items() if axis not in arrays_by_index}
+        call = self._of_range()
+        return self._blockwise(
+            call if expand is None else partial(_expanded, call=call, axis=expand),
+            out,
+            self.arguments,
+            dtype,
+            dict(new_axes or {}),
+            dict(adjust_chunks or {}),
+        )
+
+    def sum(self, out: tuple[str, ...], dtype: Any, *, new_axes: Mapping[str, int] | None = None) -> da.Array:
+        """Return the sum over the cells of what the kernel returns, with the axes ``out``."""
+        if self.ranges is None or not self.ranges.chained:
+            axes = (*out, CELLS)
+            partial_sums = self.blockwise(axes, dtype, expand=len(out), new_axes=new_axes, adjust_chunks={CELLS: 1})
+            return tree_sum(partial_sums, axis=len(out))
+        call, total = self._of_range(), None
+        for number in range(len(self.ranges.sizes)):
+            arguments = [
+                argument.blocks[(slice(None),) * (argument.ndim - 1) + (number,)] if CELLS in indices else argument
+                for argument, indices in zip(self.arguments[::2], self.arguments[1::2], strict=True)
+            ]
+            pairs = list(chain.from_iterable(zip(arguments, self.arguments[1::2], strict=True)))
+            link = call if total is None else partial(_added, call=call)
+            before: list[Any] = [] if total is None else [total, out]
+            total = self._blockwise(link, out, [*before, *pairs], dtype, dict(new_axes or {}) if total is None else {})
+        return total
+
+    def _of_range(self) -> Callable[..., Any]:
+        """Return what a task runs, a function of the arrays' blocks."""
         call = partial(
             _call,
             kernel=self.kernel,
@@ -102,14 +146,27 @@ class BlockCall:
             read=self.read,
             n_source=self.n_source,
         )
-        if self.cells_per_block is not None:
-            by_cell = tuple(CELLS in indices for indices in self.arguments[1::2])
-            call = partial(_sum_of_blocks, call=call, by_cell=by_cell, cells_per_block=self.cells_per_block)
+        if self.ranges is None:
+            return call
+        by_cell = tuple(CELLS in indices for indices in self.arguments[1::2])
+        return partial(_sum_of_blocks, call=call, by_cell=by_cell, ranges=self.ranges)
+
+    def _blockwise(
+        self,
+        call: Callable[..., Any],
+        out: tuple[str, ...],
+        arguments: Sequence[Any],
+        dtype: Any,
+        new_axes: dict[str, int],
+        adjust_chunks: Mapping[str, int | tuple[int, ...]] | None = None,
+    ) -> da.Array:
+        of_arrays = set(chain.from_iterable(arguments[1::2]))
+        axes = {axis: size for axis, size in self.new_axes.items() if axis not in of_arrays}
         return da.blockwise(
-            call if expand is None else partial(_expanded, call=call, axis=expand),
+            call,
             out,
-            *self.arguments,
-            new_axes=axes | dict(new_axes or {}),
+            *arguments,
+            new_axes=axes | new_axes,
             adjust_chunks=dict(adjust_chunks or {}),
             concatenate=True,
             dtype=dtype,
@@ -162,21 +219,32 @@ def _call(
     constants: Mapping[str, Any],
     read: Callable[..., tuple[Any, ...]],
     n_source: int,
+    **sums: Any,
 ) -> Any:
-    """Make the block and call the kernel; what a task runs."""
+    """Make the block and call the kernel, with the sums to add to, if there are any; what a task runs."""
     blocks = read(*arrays[:n_source])
-    return kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants)
+    return kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants, **sums)
 
 
-def _sum_of_blocks(*arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, ...], cells_per_block: int) -> Any:
+def _added(total: Any, *arrays: Any, call: Callable[..., Any]) -> Any:
+    """Add what the call gives to the sum of the ranges before, which is Dask's and stays as it is."""
+    return call(*arrays, sums=total.copy(order="K"))
+
+
+def _sum_of_blocks(
+    *arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, ...], ranges: CellRanges, sums: Any = None
+) -> Any:
     """Add up what the call gives for the blocks of a range of cells, one after the other."""
     n_cells = arrays[by_cell.index(True)].shape[-1]
-    if n_cells <= cells_per_block:
+    if sums is None and n_cells <= ranges.cells_per_block:
         return call(*arrays)
-    total: Any = None
-    for start in range(0, n_cells, cells_per_block):
-        cells = slice(start, min(start + cells_per_block, n_cells))
+    total = sums
+    for start in range(0, n_cells, ranges.cells_per_block):
+        cells = slice(start, min(start + ranges.cells_per_block, n_cells))
         of_block = [_last_axis(array, cells) if cut else array for array, cut in zip(arrays, by_cell, strict=True)]
+        if ranges.chained:
+            total = call(*of_block, sums=total)
+            continue
         part = call(*of_block)
         if total is None:
             total = part

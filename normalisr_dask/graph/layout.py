@@ -15,6 +15,7 @@ arrays come whole. Sums are added in a tree whose shape depends on the chunks al
 scheduler and number of workers gives the same bits.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -57,20 +58,23 @@ def sum_over_cells(
     kernel: Kernel,
     matrix: da.Array,
     *,
-    width: int,
+    width: int | tuple[int, ...],
     by_cell: Arrays | None = None,
     by_gene: Arrays | None = None,
     shared: Arrays | None = None,
     dtype: Any = np.float64,
+    chained_width: int = 0,
     **constants: Any,
 ) -> da.Array:
-    """Return the sum over cell chunks of ``kernel(block, **arguments)``, genes × ``width``."""
-    ranges = CellRanges.of(matrix, matrix.shape[0] * width)
+    """Return the sum over cell chunks of ``kernel(block, **arguments)``, genes × ``width``, which may be several.
+
+    ``chained_width`` is the width of this sum with all those beside it, if the kernel takes ``sums`` to add to.
+    """
+    widths = width if isinstance(width, tuple) else (width,)
+    ranges = CellRanges.of(matrix, matrix.shape[0] * math.prod(widths), matrix.shape[0] * chained_width)
     call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants, ranges)
-    partial_sums = call.blockwise(
-        (GENES, WIDTH, CELLS), dtype, expand=2, new_axes={WIDTH: width}, adjust_chunks={CELLS: 1}
-    )
-    return tree_sum(partial_sums, axis=2)
+    axes = {f"{WIDTH}-{axis}": size for axis, size in enumerate(widths)}
+    return call.sum((GENES, *axes), dtype, new_axes=axes)
 
 
 def sum_over_genes(
@@ -197,8 +201,7 @@ def _matrix_call(
         cell_chunks = ranges.sizes
     read, source, new_axes = block_source(matrix, GENES, cell_chunks)
     names, arguments = aligned([(by_cell, CELLS, cell_chunks), (by_gene, GENES, gene_chunks), (shared, "shared", None)])
-    cells_per_block = None if ranges is None else ranges.cells_per_block
-    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes, cells_per_block)
+    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes, ranges)
 
 
 def call_once(

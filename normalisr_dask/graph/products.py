@@ -7,7 +7,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.calls import CELLS, GENES, Arrays, BlockCall, CellRanges, aligned, block_source, tree_sum
+from normalisr_dask.graph.calls import CELLS, GENES, Arrays, BlockCall, CellRanges, aligned, block_source
 
 ROWS = "rows"
 Kernel = Callable[..., Any]
@@ -22,6 +22,7 @@ def product_over_cells(
     by_gene: Arrays | None = None,
     by_cell: Arrays | None = None,
     dtype: Any = np.float64,
+    adds: bool = False,
 ) -> da.Array:
     """Return the sum over cell chunks of a product of two blocks, rows × genes.
 
@@ -35,8 +36,11 @@ def product_over_cells(
         Arrays by name of which the kernel gets the block's slice, as in :mod:`normalisr_dask.graph.layout`.
     dtype
         Of the result.
+    adds
+        Whether the kernel takes ``sums`` to add to.
     """
-    ranges = CellRanges.of(matrix, max(rows.chunks[0], default=0) * matrix.shape[0])
+    largest, n_genes = max(rows.chunks[0], default=0), matrix.shape[0]
+    ranges = CellRanges.of(matrix, largest * n_genes, rows.shape[0] * n_genes if adds else 0)
     rows = rows.rechunk({1: ranges.sizes})
     by_chunk = [(by_row, ROWS, rows.chunks[0]), (by_gene, GENES, matrix.chunks[0]), (by_cell, CELLS, ranges.sizes)]
     names, arguments = aligned(by_chunk)
@@ -49,10 +53,9 @@ def product_over_cells(
         read=partial(_block_and_rows, read=read),
         n_source=1 + len(source) // 2,
         new_axes=new_axes,
-        cells_per_block=ranges.cells_per_block,
+        ranges=ranges,
     )
-    partial_sums = call.blockwise((ROWS, GENES, CELLS), dtype, expand=2, adjust_chunks={CELLS: 1})
-    return tree_sum(partial_sums, axis=2)
+    return call.sum((ROWS, GENES), dtype)
 
 
 def _block_and_rows(rows: Any, *source: Any, read: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -146,3 +146,46 @@ def sort_by_cell(
         records[2, place] = counts[entry]
         places[group] = place + 1
     return offsets
+
+
+@njit(nogil=True, cache=True)
+def choose_entries(
+    offsets: np.ndarray,
+    genes: np.ndarray,
+    counts: np.ndarray,
+    chosen: np.ndarray,
+    gene_map: np.ndarray,
+    chosen_offsets: np.ndarray,
+    chosen_genes: np.ndarray,
+    chosen_counts: np.ndarray,
+) -> int:
+    """Take the entries of some cells and genes.
+
+    Parameters
+    ----------
+    offsets, genes, counts
+        The entries of all cells: where each cell's begin, (n_cells + 1,), and their genes and counts.
+    chosen
+        Positions of the cells to take.
+    gene_map
+        New number of each gene; -1 drops it.
+    chosen_offsets, chosen_genes, chosen_counts
+        Filled with the same of the chosen; room for all entries.
+
+    Returns
+    -------
+    int
+        Number of entries taken.
+    """
+    n_taken = 0
+    chosen_offsets[0] = 0
+    for position in range(chosen.size):
+        cell = chosen[position]
+        for entry in range(offsets[cell], offsets[cell + 1]):
+            gene = gene_map[genes[entry]]
+            # written in any case, and written over where it is dropped: quicker than a branch that cannot be foreseen
+            chosen_genes[n_taken] = gene
+            chosen_counts[n_taken] = counts[entry]
+            n_taken += gene >= 0
+        chosen_offsets[position + 1] = n_taken
+    return n_taken

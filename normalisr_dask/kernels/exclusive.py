@@ -4,8 +4,8 @@ Cell c has label 0 if it is in no grouping (a control), k + 1 if it is in groupi
 and thus in no test. The cells of test k are the controls and those of label k + 1, so that every moment of test k is
 the sum of two of the moments below, which one pass gives for all labels at once.
 
-Letters of the shapes: G genes, q covariates, n cells of a block, K groupings of a block of groupings. Groups are the
-controls and then these groupings, K + 1.
+Letters of the shapes: G genes, q covariates, n cells of a block, K groupings, J groups of cells, those of J labels that
+follow each other. Tests take the groups of the controls and then of K groupings, K + 1.
 """
 
 import math
@@ -51,17 +51,17 @@ def exclusive_labels(rows: Block) -> Labels:
     return labels[None]
 
 
-def group_of_cells(labels: Labels, *, first: int, n_groupings: int) -> Labels:
-    """Return every cell's group (0: controls), −1 where it is in none of the block of groupings from ``first``."""
+def group_of_cells(labels: Labels, *, first: int, n_groups: int) -> Labels:
+    """Return every cell's group, that of label ``first`` being 0, and −1 where its label is none of the groups'."""
     groups = labels - first
-    return np.where(labels == CONTROL, 0, np.where((groups > 0) & (groups <= n_groupings), groups, -1))
+    return np.where((labels >= CONTROL) & (groups >= 0) & (groups < n_groups), groups, -1)
 
 
-def group_counts(*, labels: Labels, covariates: Floats, first: int, n_groupings: int) -> Floats:
-    """Return Σ over each group's cells of (C, 1)(C, 1)ᵀ, flat, (K + 1, (q + 1)²)."""
-    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+def group_counts(*, labels: Labels, covariates: Floats, first: int, n_groups: int) -> Floats:
+    """Return Σ over each group's cells of (C, 1)(C, 1)ᵀ, flat, (J, (q + 1)²)."""
+    groups = group_of_cells(labels, first=first, n_groups=n_groups)
     rows = np.vstack([covariates, np.ones(labels.size)])
-    sums = np.zeros((n_groupings + 1, len(rows) ** 2))
+    sums = np.zeros((n_groups, len(rows) ** 2))
     chosen = groups >= 0
     by_group = scipy.sparse.csr_array(
         (np.ones(np.count_nonzero(chosen)), (groups[chosen], np.flatnonzero(chosen))), shape=(len(sums), labels.size)
@@ -71,14 +71,14 @@ def group_counts(*, labels: Labels, covariates: Floats, first: int, n_groupings:
 
 
 def residual_group_moments(
-    block: Block, *, labels: Labels, covariates: Floats, coefficients: Floats, first: int, n_groupings: int
+    block: Block, *, labels: Labels, covariates: Floats, coefficients: Floats, first: int, n_groups: int
 ) -> Floats:
-    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(q + 2)), of the residuals ỹ = y − α C."""
+    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, J (q + 2)), of the residuals ỹ = y − α C."""
     expression = dense_float(block)
-    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    groups = group_of_cells(labels, first=first, n_groups=n_groups)
     by_group = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
-    offsets = np.searchsorted(groups[by_group], np.arange(n_groupings + 2))
-    sums = np.empty((len(expression), n_groupings + 1, len(covariates) + 2))
+    offsets = np.searchsorted(groups[by_group], np.arange(n_groups + 1))
+    sums = np.empty((len(expression), n_groups, len(covariates) + 2))
     _sum_groups(expression, by_group, offsets, np.ascontiguousarray(covariates[:, by_group]), coefficients, sums)
     return sums.reshape(len(sums), math.prod(sums.shape[1:]))
 

@@ -346,25 +346,25 @@ def gene_fit(
 # ---- moments for the tests
 
 
-def entry_products(block: Block, rows: Block, *, weights: Floats, gene_scaling: Floats) -> Floats:
-    """Return Σ_cells u s row for every row and gene, (r, G)."""
-    own = coded_deviations(block)
-    log_weights = np.log(weights)
+def entry_products(
+    block: Block, rows: Block, *, weights: Floats, gene_scaling: Floats, sums: Floats | None = None
+) -> Floats:
+    """Return Σ_cells u s row for every row and gene, (r, G), added in place to the sums of other blocks, if given."""
+    own, log_weights = coded_deviations(block), np.log(weights)
     if not scipy.sparse.issparse(rows):
-        sums = np.zeros((own.shape[0], len(rows)))
+        by_gene = np.zeros((own.shape[0], len(rows)))
         of_cells = np.ascontiguousarray(dense_float(rows).T)
-        _add_dense_products(*own[:4], of_cells, log_weights, gene_scaling, sums)
-        return np.ascontiguousarray(sums.T)
+        _add_dense_products(*own[:4], of_cells, log_weights, gene_scaling, by_gene)
+        return np.ascontiguousarray(by_gene.T) if sums is None else np.add(sums, by_gene.T, out=sums)
     by_cell = by_columns(rows)
-    products = np.zeros((rows.shape[0], own.shape[0]))
+    sums = np.zeros((rows.shape[0], own.shape[0])) if sums is None else sums
     of_rows = (by_cell.indptr, by_cell.indices, dense_float(by_cell.data))
-    _add_row_products(*own[:4], *of_rows, log_weights, gene_scaling, products)
-    return products
+    _add_row_products(*own[:4], *of_rows, log_weights, gene_scaling, sums)
+    return sums
 
 
 @njit(nogil=True, cache=True)
 def _add_dense_products(offsets, genes, codes, by_count, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
-    n_rows = rows.shape[1]
     scaling, growth = cell_buffers(offsets)
     for cell in range(rows.shape[0]):
         start, stop = offsets[cell], offsets[cell + 1]
@@ -373,7 +373,7 @@ def _add_dense_products(offsets, genes, codes, by_count, rows, log_weights, gene
         for entry in range(start, stop):
             weighted = growth[entry - start] * by_count[codes[entry]]
             of_gene = sums[genes[entry]]
-            for row in range(n_rows):
+            for row in range(of_cell.size):
                 of_gene[row] += weighted * of_cell[row]
 
 

@@ -5,17 +5,15 @@ p = (a − β, 1) where z̃ = z − a C: sums that involve s run over the non-ze
 Chebyshev nodes.
 
 Letters of the shapes: G genes, q covariates of the normalisation, r those of the test, n cells of a block, m nodes,
-K + 1 groups (controls and groupings).
+J groups of cells.
 """
-
-import math
 
 import numpy as np
 import scipy.sparse
 from numba import njit
 from numpy.typing import NDArray
 
-from normalisr_dask.kernels.blocks import Block
+from normalisr_dask.kernels.blocks import Block, by_columns
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
 from normalisr_dask.kernels.exclusive import Labels, group_of_cells
 from normalisr_dask.kernels.implicit import (
@@ -43,46 +41,51 @@ def entry_group_sums(
     weights: Floats,
     gene_scaling: Floats,
     first: int,
-    n_groupings: int,
+    n_groups: int,
+    sums: Floats | None = None,
 ) -> Floats:
-    """Return Σ over each group's cells of u s (C of the test, 1), u² s b and u² s², flat, (G, (K + 1)(r + q + 3))."""
-    own = coded_deviations(block)
-    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
-    once = np.vstack([test_covariates, np.ones(labels.size)]).T
-    twice = with_zero_residual(covariates, cell_offset, zero_fit).T
-    sums = np.zeros((own.shape[0], n_groupings + 1, once.shape[1] + twice.shape[1] + 1))
+    """Return Σ over each group's cells of u s (C of the test, 1), u² s b and u² s², (G, J, r + q + 3).
+
+    Where there are sums of other blocks already, these are added to, in place, and returned. In memory the genes of a
+    group lie together, as they come.
+    """
+    groups = group_of_cells(labels, first=first, n_groups=n_groups)
     chosen = np.flatnonzero(groups >= 0)
     cells = chosen[np.argsort(groups[chosen], kind="stable")]  # one group after the other: its sums stay in the cache
+    own = coded_deviations(by_columns(block)[:, cells])
+    once = np.vstack([test_covariates, np.ones(labels.size)])[:, cells].T
+    twice = with_zero_residual(covariates, cell_offset, zero_fit)[:, cells].T
+    if sums is None:
+        sums = np.swapaxes(np.zeros((n_groups, own.shape[0], once.shape[1] + twice.shape[1] + 1)), 0, 1)
     _add_entry_sums(
-        cells,
-        groups,
+        groups[cells],
         own.offsets,
         own.genes,
         own.codes,
         own.by_count,
         np.ascontiguousarray(once),
         np.ascontiguousarray(twice),
-        np.log(weights),
+        np.log(weights[cells]),
         gene_scaling,
-        sums,
+        np.swapaxes(sums, 0, 1),
     )
-    return sums.reshape(len(sums), math.prod(sums.shape[1:]))
+    return sums
 
 
 @njit(nogil=True, cache=True)
 def _add_entry_sums(  # type: ignore[no-untyped-def]
-    cells, groups, offsets, genes, codes, by_count, once, twice, log_weights, gene_scaling, sums
+    groups, offsets, genes, codes, by_count, once, twice, log_weights, gene_scaling, sums
 ):
     n_once, n_twice = once.shape[1], twice.shape[1]
     scaling, growth = cell_buffers(offsets)
-    for cell in cells:
+    for cell in range(groups.size):
         start, stop = offsets[cell], offsets[cell + 1]
         cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
         group, of_once, of_twice = groups[cell], once[cell], twice[cell]
         for entry in range(start, stop):
             weight = growth[entry - start]
             weighted = weight * by_count[codes[entry]]
-            of_group = sums[genes[entry], group]
+            of_group = sums[group, genes[entry]]
             for row in range(n_once):
                 of_group[row] += weighted * of_once[row]
             for row in range(n_twice):
@@ -100,16 +103,16 @@ def node_group_sums(
     weights: Floats,
     scaling_range: Floats,
     first: int,
-    n_groupings: int,
+    n_groups: int,
 ) -> Floats:
     """Return Σ over each group's cells, at every node τ, of e^(τL) b (C of the test, 1) and e^(2τL) of pairs of b.
 
-    Flat, (K + 1, m (q + 1)(r + 1) + m pairs).
+    Flat, (J, m (q + 1)(r + 1) + m pairs).
     """
-    groups = group_of_cells(labels, first=first, n_groupings=n_groupings)
+    groups = group_of_cells(labels, first=first, n_groups=n_groups)
     chosen = np.flatnonzero(groups >= 0)
     by_group = scipy.sparse.csr_array(
-        (np.ones(chosen.size), (groups[chosen], np.arange(chosen.size))), shape=(n_groupings + 1, chosen.size)
+        (np.ones(chosen.size), (groups[chosen], np.arange(chosen.size))), shape=(n_groups, chosen.size)
     )
     basis = with_zero_residual(covariates, cell_offset, zero_fit)[:, chosen]
     tested = np.vstack([test_covariates[:, chosen], np.ones(chosen.size)])
@@ -132,12 +135,12 @@ def complete_group_moments(
     scaling_range: Floats,
     zero_fit: Floats,
 ) -> Floats:
-    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, (K + 1)(r + 2)), of the residuals ỹ = y − α C.
+    """Return Σ over each group's cells of ỹ C, ỹ and ỹ², flat, (G, J (r + 2)), of the residuals ỹ = y − α C.
 
     Parameters
     ----------
     entries
-        From :func:`entry_group_sums` (G, (K + 1)(r + q + 3)).
+        From :func:`entry_group_sums` (G, J, r + q + 3).
     fit
         β, k and Σ y² of every gene (G, q + 2).
     gene_scaling
@@ -147,7 +150,7 @@ def complete_group_moments(
     node_sums
         From :func:`node_group_sums`.
     counts
-        Σ (C, 1)(C, 1)ᵀ of every group (K + 1, (r + 1)²), C of the test.
+        Σ (C, 1)(C, 1)ᵀ of every group (J, (r + 1)²), C of the test.
     scaling_range
         Smallest and largest gene scaling (2,).
     zero_fit
@@ -176,18 +179,17 @@ def _complete(
 ) -> Floats:
     n_genes, n_groups, n_tested = len(entries), len(counts), coefficients.shape[1] + 1
     n_basis = in_basis.shape[1]
-    entry_sums = entries.reshape(n_genes, n_groups, entries.shape[1] // n_groups)
 
     n_with_tested = at_genes.shape[1] * n_basis * n_tested
     with_tested = node_sums[:, :n_with_tested].reshape(n_groups, -1, n_tested)
     dense = (at_genes[:, :, None] * in_basis[:, None]).reshape(n_genes, -1)
-    raw = factor[:, None] * (entry_sums[:, :, :n_tested] + np.einsum("gb,jbr->gjr", dense, with_tested, optimize=True))
+    raw = factor[:, None] * (entries[:, :, :n_tested] + np.einsum("gb,jbr->gjr", dense, with_tested, optimize=True))
 
     first, second = covariate_pairs(n_basis)
     pairs = in_basis[:, first] * in_basis[:, second] * np.where(first == second, 1.0, 2.0)
     dense = (at_genes[:, :, None] * pairs[:, None]).reshape(n_genes, -1)
-    squares = entry_sums[:, :, -1] + dense @ node_sums[:, n_with_tested:].T
-    squares += 2 * np.einsum("gjb,gb->gj", entry_sums[:, :, n_tested:-1], in_basis)
+    squares = entries[:, :, -1] + dense @ node_sums[:, n_with_tested:].T
+    squares += 2 * np.einsum("gjb,gb->gj", entries[:, :, n_tested:-1], in_basis)
     squares *= factor**2
 
     grams = counts.reshape(n_groups, n_tested, n_tested)[:, :-1]

@@ -14,6 +14,24 @@ from normalisr_dask.steps.expression import Expression, Residuals, remove_covari
 from normalisr_dask.validation import check_not_negative
 
 
+class Prepared(NamedTuple):
+    """What all tests of some expression share, whatever the groupings.
+
+    Attributes
+    ----------
+    expression : Expression
+        Genes × cells.
+    basis : Basis
+        Of the covariates.
+    genes : Residuals
+        Of the expression on the rows of the basis.
+    """
+
+    expression: Expression
+    basis: Basis
+    genes: Residuals
+
+
 class AssociationInputs(NamedTuple):
     """Inputs of a test of groupings.
 
@@ -21,21 +39,30 @@ class AssociationInputs(NamedTuple):
     ----------
     groupings : array (groupings, cells)
         In blocks of groupings; chunks of cells as those of the expression.
-    expression : Expression
-        Genes × cells.
-    basis : Basis
-        Of the covariates.
-    genes : Residuals
-        Of the expression on the rows of the basis.
+    prepared : Prepared
+        Expression and covariates.
     loss_of_rank : float64 (genes,)
         Degrees of freedom that the expression has lost already.
     """
 
     groupings: da.Array
-    expression: Expression
-    basis: Basis
-    genes: Residuals
+    prepared: Prepared
     loss_of_rank: da.Array
+
+    @property
+    def expression(self) -> Expression:
+        """Genes × cells."""
+        return self.prepared.expression
+
+    @property
+    def basis(self) -> Basis:
+        """Of the covariates."""
+        return self.prepared.basis
+
+    @property
+    def genes(self) -> Residuals:
+        """Of the expression on the rows of the basis."""
+        return self.prepared.genes
 
     @property
     def n_cells(self) -> int:

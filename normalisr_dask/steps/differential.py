@@ -1,20 +1,23 @@
 """Differential expression: the linear association test of every gene with every grouping, as lazy Dask arrays."""
 
+from collections.abc import Callable
 from typing import Literal
 
+import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.inputs import as_rows, in_long_blocks, sparse_if_few
 from normalisr_dask.kernels.association import SPARSE_BELOW
 from normalisr_dask.results import DifferentialExpression
-from normalisr_dask.steps.association import AssociationInputs, loss_of_rank, result_of, simple_moments
-from normalisr_dask.steps.covariates import as_they_are, orthonormal_basis
-from normalisr_dask.steps.exclusive import exclusive_moments
+from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_of_rank, result_of, simple_moments
+from normalisr_dask.steps.covariates import Basis, as_they_are, orthonormal_basis
+from normalisr_dask.steps.exclusive import Controls, exclusive_moments
 from normalisr_dask.steps.expression import expression_of
 from normalisr_dask.steps.joint import component_moments, joint_moments
 from normalisr_dask.validation import check_choice, check_count, check_not_negative, check_positive
 
 GROUPINGS_PER_BLOCK = 500
+TOLERANCE = 1e-8
 METHODS = ("auto", "scipy", "scipys", "sklearn")
 
 
@@ -31,7 +34,7 @@ def de(
     method: Literal["auto", "scipy", "sklearn"] = "auto",
     mpc: int = 0,
     qr: int = 0,
-    tol: float = 1e-8,
+    tol: float = TOLERANCE,
 ) -> DifferentialExpression:
     r"""Test every gene for differential expression in every grouping; lazy.
 
@@ -136,23 +139,56 @@ def de(
     if method == "scipys":
         msg = "method='scipys' is not implemented, as in Normalisr; leave it out: the exact method needs no choice"
         raise NotImplementedError(msg)
-    expression = expression_of(in_long_blocks(dt, "dt"), "dt")
-    covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    basis = as_they_are(covariates) if single == 4 and mpc > 0 else orthonormal_basis(covariates)
+    prepared = prepare(dt, dc, as_they_are if single == 4 and mpc > 0 else orthonormal_basis)
     inputs = AssociationInputs(
-        as_rows(sparse_if_few(dg, SPARSE_BELOW), "dg", expression).rechunk({0: bs or GROUPINGS_PER_BLOCK}),
-        expression,
-        basis,
-        expression.residuals(basis.rows, basis.gram),
-        loss_of_rank(dimreduce, expression.shape[0]),
+        in_blocks(dg, prepared, bs or GROUPINGS_PER_BLOCK),
+        prepared,
+        loss_of_rank(dimreduce, prepared.expression.shape[0]),
     )
     with_alpha = not lowmem
+    if single == 4 and mpc > 0 and inputs.groupings.shape[0] > 0:
+        return result_of(component_moments(inputs, n_components=mpc, tolerance=tol, with_alpha=with_alpha))
+    return association_tests(inputs, single=single, with_alpha=with_alpha, groupings_per_block=bs, tolerance=tol)
+
+
+def prepare(dt, dc, basis_of: Callable[[da.Array], Basis] = orthonormal_basis) -> Prepared:
+    """Return what all tests of some expression share; lazy."""
+    expression = expression_of(in_long_blocks(dt, "dt"), "dt")
+    basis = basis_of(as_rows(dc, "dc", expression).astype(np.float64))
+    return Prepared(expression, basis, expression.residuals(basis.rows, basis.gram))
+
+
+def in_blocks(dg, prepared: Prepared, groupings_per_block: int) -> da.Array:
+    """Return groupings (groupings, cells) of any kind in blocks, with the chunks of cells of the expression."""
+    return as_rows(sparse_if_few(dg, SPARSE_BELOW), "dg", prepared.expression).rechunk({0: groupings_per_block})
+
+
+def association_tests(
+    inputs: AssociationInputs,
+    *,
+    single: Literal[0, 1, 4],
+    with_alpha: bool,
+    groupings_per_block: int,
+    tolerance: float = TOLERANCE,
+    controls: Controls | None = None,
+) -> DifferentialExpression:
+    """Return the tests of groupings, which treat others as ``single`` says; lazy.
+
+    Parameters
+    ----------
+    inputs
+        Of the tests.
+    single, with_alpha, groupings_per_block, tolerance
+        As the arguments ``single``, ``lowmem`` (but True for effects of covariates), ``bs`` and ``tol`` of :func:`de`.
+    controls
+        With ``single=1``: what is known already of the cells of no grouping.
+    """
     if single == 0 or inputs.groupings.shape[0] == 0:
         moments = simple_moments(inputs, with_alpha=with_alpha)
     elif single == 1:
-        moments = exclusive_moments(inputs, groupings_per_block=bs, with_alpha=with_alpha)
-    elif mpc == 0:
-        moments = joint_moments(inputs, tolerance=tol, with_alpha=with_alpha)
+        moments = exclusive_moments(
+            inputs, groupings_per_block=groupings_per_block, with_alpha=with_alpha, controls=controls
+        )
     else:
-        moments = component_moments(inputs, n_components=mpc, tolerance=tol, with_alpha=with_alpha)
+        moments = joint_moments(inputs, tolerance=tolerance, with_alpha=with_alpha)
     return result_of(moments)

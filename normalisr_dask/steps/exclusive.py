@@ -1,5 +1,7 @@
 """Every grouping alone, against the cells of no grouping (``single=1``): one pass a block of groupings."""
 
+from typing import NamedTuple
+
 import dask.array as da
 import numpy as np
 
@@ -7,22 +9,49 @@ from normalisr_dask.graph.inputs import even_size
 from normalisr_dask.graph.layout import call_once, map_columns, map_genes, sum_of_vectors
 from normalisr_dask.kernels import exclusive as kernels
 from normalisr_dask.kernels.association import possible_loss
-from normalisr_dask.steps.association import AssociationInputs, Moments
+from normalisr_dask.steps.association import AssociationInputs, Moments, Prepared
 from normalisr_dask.steps.expression import Groups
 
 #: Bytes of genes × groups moments that one task makes.
 MOMENT_BYTES = 128 << 20
+#: Bytes of them from which one task makes tests.
+PART_BYTES = 8 << 20
 
 
-def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, with_alpha: bool) -> Moments:
+class Controls(NamedTuple):
+    """Sums over the cells of no grouping, which take part in every test.
+
+    Attributes
+    ----------
+    labels : int64 (cells,)
+        0 in no grouping, k + 1 in grouping k alone, −1 in several.
+    counts : float64 (1, (q + 1)²)
+        Σ (C, 1)(C, 1)ᵀ.
+    moments : float64 (genes, q + 2)
+        Σ ỹ C, ỹ and ỹ².
+    """
+
+    labels: da.Array
+    counts: da.Array
+    moments: da.Array
+
+
+def controls_of(groupings: da.Array, prepared: Prepared) -> Controls:
+    """Return the sums over the cells of no grouping; one pass."""
+    labels = map_columns(kernels.exclusive_labels, groupings.rechunk({0: -1}), height=1, dtype=np.int64)[0]
+    return Controls(labels, *_group_moments(prepared, labels, first=kernels.CONTROL, n_groups=1, n_in_all=1))
+
+
+def exclusive_moments(
+    inputs: AssociationInputs, *, groupings_per_block: int, with_alpha: bool, controls: Controls | None = None
+) -> Moments:
     """Return the moments of every test over its own cells: those of the grouping alone, and those of none."""
-    groupings = inputs.groupings.rechunk({0: -1})
-    labels = map_columns(kernels.exclusive_labels, groupings, height=1, dtype=np.int64)[0]
-    n_groupings = groupings.shape[0]
+    controls = controls or controls_of(inputs.groupings, inputs.prepared)
+    n_groupings = inputs.groupings.shape[0]
     n_genes, n_covariates = inputs.expression.shape[0], inputs.basis.rows.shape[0]
-    per_block = even_size(n_groupings, groupings_per_block or default_groupings_per_block(n_genes, n_covariates))
+    per_block = groupings_per_block or even_size(n_groupings, default_groupings_per_block(n_genes, n_covariates))
     parts = [
-        _block(inputs, labels, first, min(per_block, n_groupings - first), with_alpha=with_alpha)
+        _block(inputs, controls, first, min(per_block, n_groupings - first), with_alpha=with_alpha)
         for first in range(0, n_groupings, per_block)
     ]
     covariance, variance, gene_variance, degrees, alpha = zip(*parts, strict=True)
@@ -39,24 +68,44 @@ def exclusive_moments(inputs: AssociationInputs, *, groupings_per_block: int, wi
 
 def default_groupings_per_block(n_genes: int, n_covariates: int) -> int:
     """Return how many groupings a task tests together: their moments are genes × groupings × some two a covariate."""
-    return max(1, MOMENT_BYTES // (8 * max(1, n_genes) * (2 * n_covariates + 5)) - 1)
+    return max(1, MOMENT_BYTES // (8 * max(1, n_genes) * (2 * n_covariates + 3)))
 
 
-def _block(
-    inputs: AssociationInputs, labels: da.Array, first: int, n_groupings: int, *, with_alpha: bool
-) -> tuple[da.Array, da.Array, da.Array, da.Array, da.Array | None]:
-    covariates, genes = inputs.basis.rows, inputs.genes
-    n_covariates = covariates.shape[0]
+def _genes_at_a_time(moments: da.Array) -> tuple[int, ...]:
+    """Return chunks of genes of which what follows from the moments takes little room beside these."""
+    n_genes, width = moments.shape
+    at_a_time = max(1, PART_BYTES // (8 * max(1, width)))
+    return da.core.normalize_chunks(even_size(n_genes, at_a_time), (n_genes,))[0] if n_genes else moments.chunks[0]
+
+
+def _group_moments(
+    prepared: Prepared, labels: da.Array, *, first: int, n_groups: int, n_in_all: int
+) -> tuple[da.Array, da.Array]:
+    covariates = prepared.basis.rows
     counts = sum_of_vectors(
         kernels.group_counts,
         {"labels": labels, "covariates": covariates},
-        shape=(n_groupings + 1, (n_covariates + 1) ** 2),
+        shape=(n_groups, (covariates.shape[0] + 1) ** 2),
         first=first,
-        n_groupings=n_groupings,
+        n_groups=n_groups,
     )
-    moments = inputs.expression.group_moments(Groups(labels, first, n_groupings, counts), covariates, genes)
+    groups = Groups(labels, first, n_groups, n_in_all, counts)
+    return counts, prepared.expression.group_moments(groups, covariates, prepared.genes)
+
+
+def _block(
+    inputs: AssociationInputs, controls: Controls, first: int, n_groupings: int, *, with_alpha: bool
+) -> tuple[da.Array, da.Array, da.Array, da.Array, da.Array | None]:
+    n_covariates, genes = inputs.basis.rows.shape[0], inputs.genes
+    counts, moments = _group_moments(
+        inputs.prepared, controls.labels, first=first + 1, n_groups=n_groupings, n_in_all=len(inputs.groupings)
+    )
+    counts = da.concatenate([controls.counts, counts]).rechunk(-1)
+    gene_chunks = (_genes_at_a_time(moments),)
+    of_both = (part.rechunk((*gene_chunks, -1)) for part in (controls.moments, moments))
+    moments = da.concatenate(list(of_both), axis=1).rechunk({1: -1})
     of_groupings = call_once(kernels.exclusive_groupings, counts, shape=(n_groupings, n_covariates + 2))
-    gene_fit = genes.first_fit.rechunk((moments.chunks[0], -1))
+    gene_fit = genes.first_fit.rechunk((*gene_chunks, -1))
     products = map_genes(
         kernels.exclusive_products,
         moments,

@@ -51,21 +51,22 @@ class Residuals(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Groups of cells: those in no grouping, and those of each of a block of groupings.
+    """Groups of cells, those of some labels that follow each other.
 
     Attributes
     ----------
     labels : int64 (cells,)
         0 in no grouping, k + 1 in grouping k alone, −1 in several.
-    first, n_groupings : int
-        The block of groupings.
+    first, n_groups, n_in_all : int
+        Label of the first group, how many there are, and how many with those of other labels.
     counts : float64 (groups, (q + 1)²)
         Σ over each group's cells of (C, 1)(C, 1)ᵀ.
     """
 
     labels: da.Array
     first: int
-    n_groupings: int
+    n_groups: int
+    n_in_all: int
     counts: da.Array
 
 
@@ -193,11 +194,11 @@ class DenseForm:
         return sum_over_cells(
             exclusive.residual_group_moments,
             self.array,
-            width=(groups.n_groupings + 1) * (covariates.shape[0] + 2),
+            width=groups.n_groups * (covariates.shape[0] + 2),
             by_cell={"labels": groups.labels, "covariates": covariates},
             by_gene={"coefficients": own.first_fit},
             first=groups.first,
-            n_groupings=groups.n_groupings,
+            n_groups=groups.n_groups,
         )
 
 
@@ -360,6 +361,7 @@ class NormalisedForm:
             self.log_cpm.counts,
             by_gene={"gene_scaling": self.gene_scaling},
             by_cell={"weights": self.weights},
+            adds=True,
         )
         zero_fit = self.log_cpm.zero_fit(self.covariates)
         node_sums = sum_over_cells(
@@ -412,18 +414,19 @@ class NormalisedForm:
 
     def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ over each group's cells of ỹ C, ỹ and ỹ², (genes, groups · (q + 2)); one pass over the counts."""
-        n_tested, n_basis, n_groups = covariates.shape[0] + 1, self.covariates.shape[0] + 1, groups.n_groupings + 1
+        n_tested, n_basis, n_groups = covariates.shape[0] + 1, self.covariates.shape[0] + 1, groups.n_groups
         by_cell = {**self.by_cell, "labels": groups.labels, "test_covariates": covariates}
         zero_fit = self.log_cpm.zero_fit(self.covariates)
         entries = sum_over_cells(
             implicit_groups.entry_group_sums,
             self.log_cpm.counts,
-            width=n_groups * (n_tested + n_basis + 1),
+            width=(n_groups, n_tested + n_basis + 1),
             by_cell=by_cell,
             by_gene={"gene_scaling": self.gene_scaling},
             shared={"zero_fit": zero_fit},
+            chained_width=groups.n_in_all * (n_tested + n_basis + 1),
             first=groups.first,
-            n_groupings=groups.n_groupings,
+            n_groups=groups.n_groups,
         )
         n_pairs = n_basis * (n_basis + 1) // 2
         node_sums = sum_of_vectors(
@@ -432,7 +435,7 @@ class NormalisedForm:
             shape=(n_groups, chebyshev.N_NODES * (n_basis * n_tested + n_pairs)),
             shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
             first=groups.first,
-            n_groupings=groups.n_groupings,
+            n_groups=groups.n_groups,
         )
         gene_chunks = (entries.chunks[0],)
         return map_genes(

@@ -5,15 +5,14 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
 from normalisr_dask.kernels.pairs import keep_pairs
 from normalisr_dask.results import DifferentialExpression
 
 
-def select_groupings(tested: DifferentialExpression, rows: NDArray[np.int64]) -> DifferentialExpression:
-    """Return the tests of these groupings (rows), in their order."""
-    arrays = {name: array[rows] for name, array in vars(tested).items() if array is not None}
+def of_first_groupings(tested: DifferentialExpression, number: int) -> DifferentialExpression:
+    """Return the tests of the first groupings."""
+    arrays = {name: array[:number] for name, array in vars(tested).items() if array is not None}
     return replace(tested, **arrays)
 
 

@@ -5,8 +5,9 @@ Tasks carry a path and open the store themselves; nothing here keeps matrix data
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -166,22 +167,22 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
 
     Notes
     -----
-    Opens the store itself and reads only the chunks that hold these cells, so that a task carries nothing but a path.
+    Opens the store itself, once a process, and reads only the chunks that hold these cells, so that a task carries
+    nothing but a path.
     """
-    root = _open_group(path)
-    matrix = _member(path, root, "X")
-    n_cells, n_genes = _shape(path, matrix)
+    stored = _opened(path)
+    n_cells, n_genes = stored.shape
     start, stop = operator.index(start), operator.index(stop)
     if not 0 <= start <= stop <= n_cells:
         msg = f"cells {start} to {stop} were asked for, but {path} has cells 0 to {n_cells}"
         raise ValueError(msg)
 
-    offsets = _read_offsets(path, matrix, slice(start, stop + 1))
+    offsets = _read_values(path, stored.offsets, slice(start, stop + 1)).astype(np.int64, copy=False)
     entries = slice(int(offsets[0]), int(offsets[-1]))
-    indices = _read_values(path, _member(path, matrix, "indices"), entries)
-    counts = as_counts(_read_values(path, _member(path, matrix, "data"), entries), path=path)
+    indices = _read_values(path, stored.genes, entries)
+    counts = as_counts(_read_values(path, stored.counts, entries), path=path)
     block = sparse.csr_array((counts, indices, offsets - offsets[0]), shape=(stop - start, n_genes))
-    if METADATA_KEY in root.attrs:
+    if stored.is_canonical:
         block.has_canonical_format = True  # the writer saw to it, so save scipy the pass over the indices
     else:
         block.sum_duplicates()  # sorts, too
@@ -248,6 +249,37 @@ def _open_group(path: str | Path) -> ZarrGroup:
             _check_is_store(location)
     with reading(path, "its metadata"):
         return zarr.open_group(zarr_store(location), mode="r", zarr_format=zarr_format, use_consolidated=False)
+
+
+class _Stored(NamedTuple):
+    """An opened store: numbers of cells and genes, arrays, and whether a writer of ours has sorted the entries."""
+
+    shape: tuple[int, int]
+    offsets: ZarrArray
+    genes: ZarrArray
+    counts: ZarrArray
+    is_canonical: bool
+
+
+def _opened(path: str | Path) -> _Stored:
+    """Open a store, or return it as opened before if its metadata have not changed since."""
+    metadata = as_path(path) / METADATA
+    if not is_local(metadata) or not metadata.is_file():
+        return _open_arrays(path)
+    return _opened_before(str(path), metadata.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _opened_before(path: str, changed: int) -> _Stored:
+    del changed  # tells stores apart that have stood at one path
+    return _open_arrays(path)
+
+
+def _open_arrays(path: str | Path) -> _Stored:
+    root = _open_group(path)
+    matrix = _member(path, root, "X")
+    offsets, genes, counts = (_member(path, matrix, name) for name in ("indptr", "indices", "data"))
+    return _Stored(_shape(path, matrix), offsets, genes, counts, METADATA_KEY in root.attrs)
 
 
 def _check_is_store(path: Path) -> None:

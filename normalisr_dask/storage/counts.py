@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.kernels.entries import choose_entries
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
 from normalisr_dask.storage.locations import absolute
 
@@ -162,8 +163,24 @@ def _read_block(
         return scipy.sparse.csc_array((genes.size, 0), dtype=np.uint16)
     first = int(cells[0])
     block = read_cells(path, first, int(cells[-1]) + 1)
-    if cells.size < block.shape[0]:
-        block = block[cells - first]
-    if not all_genes:
-        block = block[:, genes]
-    return block.T
+    if all_genes and cells.size == block.shape[0]:
+        return block.T
+    if (np.diff(genes) <= 0).any():
+        return block[cells - first][:, genes].T
+    return _chosen_entries(block, cells - first, genes)
+
+
+def _chosen_entries(
+    block: scipy.sparse.csr_array, cells: NDArray[np.int64], genes: NDArray[np.int64]
+) -> scipy.sparse.csc_array:
+    """Return the counts of some cells and genes, these ascending, genes × cells; SciPy takes some times as long."""
+    gene_map = np.full(block.shape[1], -1, dtype=np.int32)
+    gene_map[genes] = np.arange(genes.size)
+    # one place more than there are entries: the last one dropped is written, too
+    offsets, taken = np.empty(cells.size + 1, dtype=block.indptr.dtype), np.empty(block.nnz + 1, dtype=np.int32)
+    counts = np.empty(block.nnz + 1, dtype=block.dtype)
+    n_taken = choose_entries(block.indptr, block.indices, block.data, cells, gene_map, offsets, taken, counts)
+    chosen = scipy.sparse.csc_array((genes.size, cells.size), dtype=block.dtype)
+    chosen.data, chosen.indices, chosen.indptr = counts[:n_taken], taken[:n_taken], offsets
+    chosen.has_canonical_format = True
+    return chosen

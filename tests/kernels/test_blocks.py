@@ -148,14 +148,14 @@ CASES = {
         COUNTS,
         ("labels", "test_covariates", "covariates", "cell_offset", "weights", "gene_scaling"),
         "genes",
-        {"zero_fit": np.linspace(-1, 1, N_COVARIATES)[None], "first": 1, "n_groupings": 2},
+        {"zero_fit": np.linspace(-1, 1, N_COVARIATES)[None], "first": 1, "n_groups": 2},
     ),
     "residual_group_moments": Case(
         exclusive.residual_group_moments,
         EXPRESSION,
         ("labels", "covariates", "coefficients"),
         "genes",
-        {"first": 0, "n_groupings": 3},
+        {"first": 0, "n_groups": 3},
     ),
     "entry_products": Case(implicit.entry_products, COUNTS, ("rows", "weights", "gene_scaling"), "rows"),
     "dense_normalised": Case(

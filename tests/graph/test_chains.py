@@ -1,0 +1,84 @@
+"""Sums too large to wait for each other are added to one after the other: the same bits, however shared out."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from dask.core import get_dependencies
+
+from normalisr_dask.graph import calls
+from normalisr_dask.graph.layout import sum_over_cells
+from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.graph.products import product_over_cells
+
+N_GENES, N_ROWS = 5, 6
+VALUES = np.random.default_rng(0).normal(size=(N_GENES, 103))
+ROWS = np.random.default_rng(1).normal(size=(N_ROWS, 103))
+
+
+@pytest.fixture(autouse=True)
+def _small_sums_are_chained(monkeypatch):
+    monkeypatch.setattr(calls, "CHAINED_SUM_BYTES", 1)
+
+
+def matrix(size=4):
+    """An array whose blocks are read by the tasks that use them."""
+
+    def read(cells, genes):
+        return VALUES[np.ix_(genes, cells)]
+
+    reader = BlockReader(read, da.arange(VALUES.shape[1], chunks=size), da.arange(N_GENES, chunks=-1))
+    lazy = da.from_array(VALUES, chunks=(-1, size))
+    return with_reader(lazy, reader)
+
+
+def squares(block, *, factor, sums=None):
+    """Add up entry by entry, in place."""
+    sums = np.zeros((len(block), 2)) if sums is None else sums
+    for cell in range(block.shape[1]):
+        sums[:, 0] += factor[cell] * block[:, cell] ** 2
+        sums[:, 1] += 1
+    return sums
+
+
+def products(block, rows, *, sums=None):
+    """Add up cell by cell, in place."""
+    sums = np.zeros((len(rows), len(block))) if sums is None else sums
+    for cell in range(block.shape[1]):
+        sums += np.outer(rows[:, cell], block[:, cell])
+    return sums
+
+
+def test_a_chain_gives_the_sum():
+    factor = da.arange(103, chunks=4)
+    lazy = sum_over_cells(squares, matrix(), width=2, by_cell={"factor": factor}, chained_width=2)
+    np.testing.assert_allclose(lazy.compute()[:, 0], (VALUES**2 * np.arange(103)).sum(axis=1), rtol=1e-13)
+    assert (lazy.compute()[:, 1] == 103).all()
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 2, 5, 6])
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_blocks_of_rows_change_no_bit(rows_per_block, scheduler):
+    lazy = product_over_cells(products, da.from_array(ROWS, chunks=(rows_per_block, 4)), matrix(), adds=True)
+    whole = products(VALUES, ROWS)
+    assert (lazy.compute(scheduler=scheduler) == whole).all()
+    np.testing.assert_allclose(whole, ROWS @ VALUES.T, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_of_cells_change_no_bit():
+    results = [product_over_cells(products, da.from_array(ROWS), matrix(size), adds=True).compute() for size in (1, 7)]
+    assert (results[0] == results[1]).all()
+
+
+def test_a_link_waits_for_one_sum_alone_and_their_number_is_bounded():
+    lazy = product_over_cells(products, da.from_array(ROWS, chunks=(3, 1)), matrix(1), adds=True)
+    graph = dict(lazy.__dask_graph__())
+    links = [key for key in graph if "products" in str(key)]
+    assert len(links) <= 2 * calls.MOST_LINKS
+    for key in links:
+        assert sum("products" in str(other) for other in get_dependencies(graph, key)) <= 1
+
+
+def test_a_sum_that_another_task_may_need_stays_as_it_was():
+    lazy = product_over_cells(products, da.from_array(ROWS), matrix(), adds=True)
+    first, again = lazy.compute(), lazy.compute()
+    assert (first == again).all()
