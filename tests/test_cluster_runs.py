@@ -3,7 +3,10 @@
 Schedulers, workers and runs are real processes; hosts are network namespaces.
 """
 
+import os
+import re
 import signal
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 from dask_programs import (
     PROGRAM,
+    PROGRAM_SECONDS,
     fail,
     finish,
     results,
@@ -23,12 +27,14 @@ from dask_programs import (
     worker_command,
 )
 from hosts import network
+from slurm import slurm
 from tls_files import tls_files
 
 from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
 
 pytestmark = pytest.mark.slow
 
+CLUSTERS = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text(encoding="utf-8")
 STAGES = ["qc", "normalisation", "de", "coex", "edges"]
 
 
@@ -124,3 +130,24 @@ def test_a_host_that_is_cut_off(whole: Undisturbed, tmp_path: Path) -> None:
         lan.cut_off(others[0])
         finish(run)
     assert results(output) == whole.results
+
+
+def test_the_job_script_of_the_docs(whole: Undisturbed, tmp_path: Path) -> None:
+    scripts = [text for text in re.findall(r"```bash\n(.*?)```", CLUSTERS, flags=re.DOTALL) if "#SBATCH" in text]
+    assert len(scripts) == 1
+    (tmp_path / "job.sh").write_text(scripts[0])
+    for path in (whole.store, whole.store.with_name("guides.tsv.gz")):
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "slurm").mkdir()
+    smaller = ("--ntasks=2", "--mem-per-cpu=2G", "--wait")
+    with slurm(tmp_path / "slurm") as environment:
+        done = subprocess.run(
+            ["sbatch", *smaller, "job.sh"],
+            cwd=tmp_path,
+            env=os.environ | environment | {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"},
+            timeout=PROGRAM_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0, [path.read_text() for path in tmp_path.glob("slurm-*.out")]
+    assert stages(tmp_path / "results") == ["qc", "normalisation", "de"]
+    assert results(tmp_path / "results")["de.parquet"] == whole.results["de.parquet"]
