@@ -51,7 +51,7 @@ def store(
     targets = [arrays[name] for name in lazy]
     sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
     missing = [~stored_chunks(target) for target in targets]
-    standing(1 - sum(mask.sum() for mask in missing) / sum(mask.size for mask in missing))
+    standing(1 - sum(mask.sum() for mask in missing) / max(1, sum(mask.size for mask in missing)))
     n_rows = len(sources[0])
     for start in range(0, n_rows, rows_at_a_time or n_rows):
         rows = range(start, min(start + (rows_at_a_time or n_rows), n_rows))

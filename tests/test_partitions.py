@@ -43,6 +43,7 @@ def lazy(seen: list[tuple[int, ...]], *, until: int = 100) -> dict[str, da.Array
 @pytest.mark.parametrize("rows_at_a_time", [None, 4])
 def test_chunks_that_stand_are_not_computed_again(results: ResultStore, rows_at_a_time: int | None) -> None:
     first: list[tuple[int, ...]] = []
+    shares: list[float] = []
     with dask.config.set(scheduler="sync"):
         arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
         with pytest.raises(InterruptedTaskError):
@@ -53,8 +54,10 @@ def test_chunks_that_stand_are_not_computed_again(results: ResultStore, rows_at_
         then: list[tuple[int, ...]] = []
         arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
         assert stored_chunks(arrays["pvalue"]).sum() == stand
-        store(arrays, lazy(then), rows_at_a_time=rows_at_a_time)
+        stand_of_other = stored_chunks(arrays["var"]).sum()
+        store(arrays, lazy(then), rows_at_a_time=rows_at_a_time, standing=shares.append)
     assert len(then) == 9 - stand
+    assert shares == [pytest.approx((stand + stand_of_other) / 10)]
     results.publish("coex")
     np.testing.assert_array_equal(results.read("coex", "pvalue"), VALUES)
     np.testing.assert_array_equal(results.read("coex", "var"), VALUES[0])
