@@ -102,7 +102,7 @@ def with_workers_killed(
             process.wait(interval)
         except subprocess.TimeoutExpired:
             running = workers(process)
-            if running:
+            if running and (output / "manifest.json").exists():  # the run has begun
                 running[generator.integers(len(running))].kill()
                 n_killed += 1
     identical = job.finish(process, output) == expected
