@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,14 @@ UGLY = re.compile(r"Traceback|\bnp\.|numpy|\.partial|\bat 0x|<class|\[Errno|this
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, two_workers: LocalCluster) -> Path:
-    """Good inputs, and the results of a run."""
+    """Good inputs, and the results of a run: by relative paths, though the workers are in another folder."""
     folder = tmp_path_factory.mktemp("good")
     write_good_inputs(folder)
     words = f"{runs.BOUNDS} --scheduler {two_workers.scheduler_address} --no-report"
-    result = CliRunner().invoke(app, ["run", f"{folder}/counts.zarr", "-o", f"{folder}/finished", *words.split()])
+    with chdir(folder):
+        result = CliRunner().invoke(app, ["run", "counts.zarr", "-o", "finished", *words.split()])
     assert result.exit_code == 0, result.stderr
+    assert (folder / "finished" / "results.zarr" / "normalisation").is_dir()
     return folder
 
 

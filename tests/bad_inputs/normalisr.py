@@ -41,6 +41,8 @@ COUNTS = cases(
     ("names in the matrix", "subset named.tsv out.tsv -c cells.txt cells.txt", "named.tsv, line 1: expected a number, found 'a'", text("named.tsv", "a\tb\tc\n1\t2\t3\n")),
     ("commas between numbers", "subset commas.tsv out.tsv -c cells.txt cells.txt", "commas.tsv, line 1: expected a number, found '1,2,3'", text("commas.tsv", "1,2,3\n")),
     ("ragged matrix", "subset ragged.tsv out.tsv -c cells.txt cells.txt", "ragged.tsv, line 2: expected 3 numbers, as in the first row, found fewer", text("ragged.tsv", "1\t2\t3\n4\t5\n")),
+    ("line end within a line", "subset r.tsv out.tsv -c cells.txt cells.txt", "r.tsv, line 1: expected 3 numbers, as in the first row, found more", text("r.tsv", "1\t2\t3\r4\n")),
+    ("underscores in a number", "subset u.tsv out.tsv -c cells.txt cells.txt", "u.tsv, line 1: expected a number, found '1_0'", text("u.tsv", "1_0\t2\t3\n")),
     ("store that is not there", "subset none.zarr out.tsv -c cells.txt cells.txt", "there is no Zarr store at none.zarr"),
     ("store that is empty", "subset box.zarr out.tsv -c cells.txt cells.txt", "box.zarr", folder("box.zarr")),
     ("array of three dimensions", "subset cube.zarr out.tsv -c cells.txt cells.txt", "cube.zarr has 3 dimensions, expected 2", array("cube.zarr", np.ones((2, 3, 4)))),

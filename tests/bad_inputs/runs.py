@@ -1,5 +1,7 @@
 """Commands that run: run, report, demo."""
 
+import gzip
+
 from bad_inputs.making import cases, cut, edit, folder, frame, metadata, remove, text
 
 BOUNDS = "--min-gene-cells 1 --min-gene-cell-fraction 0 --min-cell-reads 1 --min-cell-genes 1"
@@ -39,6 +41,8 @@ RUN_INPUTS = cases(
     ("GAF that is none", "run counts.zarr -o out --coex --go terms.obo terms.obo", "terms.obo, line 1: expected 15 or more fields"),
     ("GAF of other genes", "run counts.zarr -o out --coex --go terms.obo genes.gaf", "genes.gaf", edit("genes.gaf", "gene", "other")),
     ("truncated OBO", "run counts.zarr -o out --coex --go terms.obo genes.gaf", "terms.obo", edit("terms.obo", "id: GO:0000001\n", "name: x\n")),
+    ("terms in a circle", "run counts.zarr -o out --coex --go terms.obo genes.gaf", "terms.obo has terms that are kinds of each other",
+     edit("terms.obo", "name: process\n", "name: process\nis_a: GO:0000003\n")),
     ("GAF that is not there", "run counts.zarr -o out --coex --go terms.obo nowhere.gaf", "nowhere.gaf does not exist"),
     ("annotation names without gene sets", "run counts.zarr -o out --coex --go-names f", "need the annotations they belong to (--go)"),
 )
@@ -93,6 +97,17 @@ GROUPINGS = cases(
      "guides.mtx", edit("guides.mtx", "1 1 1\n", "1 1 nan\n"), edit("guides.mtx", "integer", "real")),
     ("Matrix Market of another shape", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt",
      "guides.mtx", edit("guides.mtx", "4 60 60", "3 60 60")),
+    # what hypothesis and atheris have found
+    ("Matrix Market in damaged gzip", "run counts.zarr -o out --groupings guides.mtx.gz --grouping-names guide_names.txt",
+     "guides.mtx.gz is truncated", text("guides.mtx.gz", gzip.compress(b"%%MatrixMarket matrix coordinate integer general\n" * 9)[:40])),
+    ("index beyond 64 bits", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt",
+     "guides.mtx: expected 'row column value' in every line below the sizes", edit("guides.mtx", "1 1 1\n", "99999999999999999999 1 1\n")),
+    ("NUL behind a number", "run counts.zarr -o out --groupings guides.tsv", "guides.tsv is no text: it holds a NUL byte",
+     edit("guides.tsv", "cell0-1\t1", "cell0-1\t1\0")),
+    ("first line too long, after a blank one", "run counts.zarr -o out --groupings guides.tsv", "data row 1 has more fields than the header",
+     text("guides.tsv", "cell\tg0\n\ncell0-1\t1\t1\n")),
+    ("quotes that do not close", "run counts.zarr -o out --groupings guides.tsv", "guides.tsv: the quotes of a field do not close",
+     edit("guides.tsv", "cell\tg0", 'cell\t"g0')),
     ("unknown covariates", "run counts.zarr -o out --covariate-columns batch,plat", "'plat' is not one of"),
     ("constant covariate", "run counts.zarr -o out --covariate-columns plate", "covariates with one value in all 60 cells: 'plate'"),
     ("covariate with gaps", "run counts.zarr -o out --covariates covariates.tsv", "covariate 'depth' has nan for cell 'cell0-1'",
