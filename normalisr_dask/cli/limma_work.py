@@ -25,8 +25,8 @@ from normalisr_dask.steps.linear_models import storable
 from normalisr_dask.steps.top_tables import top_table
 from normalisr_dask.steps.trend_plot import save_trend
 from normalisr_dask.steps.vooma import vooma_lm_fit
-from normalisr_dask.storage.count_store import check_outside_stores
 from normalisr_dask.storage.disk_space import disk_full_errors
+from normalisr_dask.storage.outputs import check_outside_stores
 from normalisr_dask.validation import check_choice, listing
 
 Q_SHOWN = 0.05

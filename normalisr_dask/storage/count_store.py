@@ -220,20 +220,6 @@ def is_store(path: str | Path) -> bool:
     return has_file(folder / METADATA) or has_file(folder / ".zgroup")
 
 
-def check_outside_stores(path: str | Path) -> None:
-    """Refuse an output inside a Zarr store, which is not to be changed.
-
-    Raises
-    ------
-    ValueError
-        Naming the store.
-    """
-    for folder in Path(path).absolute().parents if is_local(path) else ():
-        if is_store(folder):
-            msg = f"{path} would lie inside the store {folder}; choose another place"
-            raise ValueError(msg)
-
-
 def partial_path(path: str | Path) -> Path:
     """Work folder of an unfinished store: beside the store, so that a rename publishes it."""
     target = as_path(path)

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from normalisr_dask.storage.count_store import check_outside_stores, is_store
+from normalisr_dask.storage.count_store import is_store
 from normalisr_dask.storage.disk_space import DISK_FULL, disk_full_errors
+from normalisr_dask.storage.outputs import check_outside_stores
 
 
 class Drafts:

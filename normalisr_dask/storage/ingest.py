@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from normalisr_dask.storage.count_source import CountSource, Entries, ProgressCallback, ProgressEvent, ignore_progress
-from normalisr_dask.storage.count_store import CountStore, check_outside_stores
+from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.entry_order import OutOfOrderError, RowBuilder, rows_after_sorting, rows_as_they_come
 from normalisr_dask.storage.inputs import open_source
 from normalisr_dask.storage.locations import as_path, is_local
 from normalisr_dask.storage.names import add_cell_table, join_cells, join_genes, make_genes_unique, storable
+from normalisr_dask.storage.outputs import check_outside_stores
 from normalisr_dask.storage.url_errors import url_errors
 
 NameFiles = str | Path | Sequence[str | Path] | None

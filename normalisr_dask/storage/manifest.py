@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from normalisr_dask.schema import FORMAT_VERSION
-from normalisr_dask.storage.count_store import check_outside_stores
 from normalisr_dask.storage.folder_lock import LOCK
 from normalisr_dask.storage.locations import as_path, has_file, is_local, make_folder, remove_folder, whole_file
+from normalisr_dask.storage.outputs import check_outside_stores
 from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.validation import listing
 
