@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import dask
-import dask.array as da
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
@@ -37,10 +36,9 @@ from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_read
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
-from normalisr_dask.storage.locations import for_tasks
 from normalisr_dask.storage.manifest import Manifest, nothing_left_of_bad_input
 from normalisr_dask.storage.q_values import write_q_values_of_all
-from normalisr_dask.storage.result_store import ResultStore
+from normalisr_dask.storage.result_store import ResultStore, lazy
 from normalisr_dask.storage.result_tables import write_de_table
 from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.stored_expression import log_cpm_of
@@ -367,7 +365,7 @@ class Run:
         arrays["n_cells"][...] = n_cells[rows]
         at_a_time = self.plan.groupings_per_submission
         store(arrays, tested, rows_at_a_time=at_a_time, standing=self.progress.stage_stands)
-        pvalue = da.from_zarr(for_tasks(arrays["pvalue"])).rechunk({1: -1})
+        pvalue = lazy(arrays["pvalue"]).rechunk({1: -1})
         store(arrays, {"qvalue": pvalue.map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)})
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
         self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))

@@ -157,8 +157,7 @@ class ResultStore:
 
     def open(self, stage: str, name: str) -> da.Array:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""
-        stored = self.stored(stage, name)
-        return da.from_array(for_tasks(stored), chunks=stored.chunks)
+        return lazy(self.stored(stage, name))
 
     def work_folder(self, name: str, made_with: Mapping[str, Any]) -> Path:
         """Return a folder for what is not yet results: empty, or with what was made with the same before."""
@@ -173,6 +172,11 @@ class ResultStore:
 
     def _work(self, stage: str) -> Path:
         return self.output / WORK / stage
+
+
+def lazy(array: zarr.Array) -> da.Array:
+    """Return a stored array as a Dask array with its chunks."""
+    return da.from_array(for_tasks(array), chunks=array.chunks)
 
 
 def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
