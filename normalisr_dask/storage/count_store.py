@@ -249,10 +249,12 @@ class _Stored(NamedTuple):
 
 def _opened(path: str | Path) -> _Stored:
     """Open a store, or return it as opened before if its metadata have not changed since."""
-    metadata = as_path(path) / METADATA
-    if not is_local(metadata) or not metadata.is_file():
+    try:
+        with url_errors(path):
+            changed = (as_path(path) / METADATA).stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
         return _open_arrays(path)
-    return _opened_before(str(path), metadata.stat().st_mtime_ns)
+    return _opened_before(str(path), changed)
 
 
 @lru_cache(maxsize=8)
