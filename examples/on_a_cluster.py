@@ -8,13 +8,7 @@ workers that are started here as they would be on other machines. Takes about a 
 What to look at: the results are the same to the last bit, and the picture of time and memory by stage. What differs on
 a real cluster is how scheduler and workers are started. They need this package and the folder of the stores in common.
 
-On SLURM, either in a job script,
-
-    dask scheduler --scheduler-file $SCRATCH/scheduler.json &
-    srun dask worker --scheduler-file $SCRATCH/scheduler.json --nthreads 1 --memory-limit 4GB --local-directory /tmp &
-    normalisr-dask run counts.zarr -o results --groupings guides.mtx.gz --scheduler-file $SCRATCH/scheduler.json
-
-or from Python with dask-jobqueue, as on_slurm.py does. docs/clusters.md tells more.
+For SLURM, docs/clusters.md has a job script, and on_slurm.py submits workers from Python.
 """
 
 import argparse

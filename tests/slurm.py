@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
@@ -75,8 +76,13 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             stack.enter_context(_daemon(command, environment))
             if command is munged:
                 _wait_until(Path(files["socket"]).exists, "munged")
-        _wait_until(lambda: "idle" in _output("sinfo", "--noheader", "--format=%T", **environment), "SLURM")
-        yield environment
+        state = partial(_output, "sinfo", "--noheader", "--format=%T", **environment)
+        _wait_until(lambda: state().strip() == "idle", "SLURM")
+        try:
+            yield environment
+        finally:
+            _output("scancel", "--user=root", **environment)
+            _wait_until(lambda: state().strip() == "idle", "the end of its jobs")  # nobody else would end what they run
 
 
 @contextmanager
@@ -99,5 +105,5 @@ def _output(*command: str, **environment: str) -> str:
 def _wait_until(moment, name: str) -> None:
     give_up = time.monotonic() + SECONDS
     while not moment():
-        assert time.monotonic() < give_up, f"{name} did not start"
+        assert time.monotonic() < give_up, f"{name} did not come within {SECONDS} seconds"
         time.sleep(0.1)
