@@ -84,8 +84,9 @@ class GroupingTests:
         controls = None
         if single == 1:
             lazy = controls_of(groupings, prepared)
-            counts, moments = dask.compute(lazy.counts, lazy.moments)
-            controls = Controls(lazy.labels, *(da.from_array(part, chunks=-1) for part in (counts, moments)))
+            labels, counts, moments = dask.compute(*lazy)
+            in_memory = (da.from_array(part, chunks=-1) for part in (counts, moments))
+            controls = Controls(da.from_array(labels, chunks=lazy.labels.chunks), *in_memory)
         return association_tests(
             AssociationInputs(groupings, prepared, loss_of_rank(0, prepared.expression.shape[0])),
             single=single,

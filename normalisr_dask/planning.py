@@ -162,11 +162,15 @@ class GenePairPlanner:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Numbers of blocks of cells and of groupings, and of submissions of these, by which numbers of tasks grow."""
+    """Numbers of blocks of cells and of groupings, and of submissions of these, by which numbers of tasks grow.
+
+    And whether the blocks of cells of a block of groupings are few tasks, each of which adds to the sums of the last.
+    """
 
     cells: int
     groupings: int
     submissions: int
+    chained: bool
 
     def tasks(self) -> dict[str, int]:
         """Return about how many tasks the stages have, fitted to what Dask's scheduler has counted in runs."""
@@ -174,7 +178,8 @@ class Blocks:
             "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
             "normalisation": 26 * self.cells + 36,
             "go": 40 * self.cells + 40,
-            "de": (20 * self.submissions + 6 * self.groupings) * self.cells + 57 * self.groupings,
+            "de": (15 * self.submissions + (0 if self.chained else 6 * self.groupings)) * self.cells
+            + 57 * self.groupings,
         }
 
 
@@ -249,7 +254,7 @@ def plan_run(
         for size, per_block in ((store.n_cells, cells_per_block), (n_groupings, groupings_per_block))
     )
     per_submission = sums.blocks_per_submission(groupings_per_block, cell_blocks, at_a_time, allowed * workers)
-    blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission))
+    blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission), sums.chained)
     n_tasks = blocks.tasks() | gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
     tiles = gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block)
     n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
@@ -344,7 +349,7 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
         "go": (3 * one_pass, 8 * (n_cells + n_genes)),
-        "de": ((blocks.submissions + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
+        "de": ((2 + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
     }
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from normalisr_dask.graph.calls import (
     CELLS,
     GENES,
+    SPLIT_EVERY,
     WIDTH,
     Arrays,
     BlockCall,
@@ -37,6 +38,9 @@ from normalisr_dask.graph.calls import (
     no_block,
     tree_sum,
 )
+
+#: Chunks of vectors above which some are put together.
+MANY_CHUNKS = 32
 
 
 def map_matrix(
@@ -164,6 +168,12 @@ def map_columns(
     return call.blockwise((WIDTH, CELLS), dtype, new_axes={WIDTH: height})
 
 
+def _few(chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Put many chunks together, some at a time: vectors are short where a matrix fills its chunks."""
+    step = SPLIT_EVERY if len(chunks) > MANY_CHUNKS else 1
+    return tuple(sum(chunks[start : start + step]) for start in range(0, len(chunks), step))
+
+
 def sum_of_vectors(
     kernel: Kernel,
     by_cell: Arrays,
@@ -174,7 +184,7 @@ def sum_of_vectors(
     **constants: Any,
 ) -> da.Array:
     """Return the sum over cell chunks of ``kernel(**slices, **shared)``, of the given shape; needs no matrix."""
-    cell_chunks = next(iter(by_cell.values())).chunks[-1]
+    cell_chunks = _few(next(iter(by_cell.values())).chunks[-1])
     names, arguments = aligned([(by_cell, CELLS, cell_chunks), (shared, "shared", None)])
     call = BlockCall(kernel, names, tuple(arguments), constants=constants, read=no_block, n_source=0)
     partial_sums = call.blockwise(

@@ -19,16 +19,16 @@ PART_BYTES = 8 << 20
 
 
 class Controls(NamedTuple):
-    """Sums over the cells of no grouping, which take part in every test.
+    """Sums over the cells of no grouping, which take part in every test, and what else all tests share.
 
     Attributes
     ----------
     labels : int64 (cells,)
         0 in no grouping, k + 1 in grouping k alone, −1 in several.
-    counts : float64 (1, (q + 1)²)
-        Σ (C, 1)(C, 1)ᵀ.
+    counts : float64 (K + 1, (q + 1)²)
+        Σ (C, 1)(C, 1)ᵀ over the cells of no grouping, and of each alone.
     moments : float64 (genes, q + 2)
-        Σ ỹ C, ỹ and ỹ².
+        Σ ỹ C, ỹ and ỹ² over the cells of no grouping.
     """
 
     labels: da.Array
@@ -39,7 +39,16 @@ class Controls(NamedTuple):
 def controls_of(groupings: da.Array, prepared: Prepared) -> Controls:
     """Return the sums over the cells of no grouping; one pass."""
     labels = map_columns(kernels.exclusive_labels, groupings.rechunk({0: -1}), height=1, dtype=np.int64)[0]
-    return Controls(labels, *_group_moments(prepared, labels, first=kernels.CONTROL, n_groups=1, n_in_all=1))
+    covariates = prepared.basis.rows
+    n_groups = groupings.shape[0] + 1
+    counts = sum_of_vectors(
+        kernels.group_counts,
+        {"labels": labels, "covariates": covariates},
+        shape=(n_groups, (covariates.shape[0] + 1) ** 2),
+        first=kernels.CONTROL,
+        n_groups=n_groups,
+    )
+    return Controls(labels, counts, _moments_of(prepared, labels, counts, slice(kernels.CONTROL, 1), n_in_all=1))
 
 
 def exclusive_moments(
@@ -78,29 +87,19 @@ def _genes_at_a_time(moments: da.Array) -> tuple[int, ...]:
     return da.core.normalize_chunks(even_size(n_genes, at_a_time), (n_genes,))[0] if n_genes else moments.chunks[0]
 
 
-def _group_moments(
-    prepared: Prepared, labels: da.Array, *, first: int, n_groups: int, n_in_all: int
-) -> tuple[da.Array, da.Array]:
-    covariates = prepared.basis.rows
-    counts = sum_of_vectors(
-        kernels.group_counts,
-        {"labels": labels, "covariates": covariates},
-        shape=(n_groups, (covariates.shape[0] + 1) ** 2),
-        first=first,
-        n_groups=n_groups,
-    )
-    groups = Groups(labels, first, n_groups, n_in_all, counts)
-    return counts, prepared.expression.group_moments(groups, covariates, prepared.genes)
+def _moments_of(prepared: Prepared, labels: da.Array, counts: da.Array, chosen: slice, *, n_in_all: int) -> da.Array:
+    """Return the moments of the groups of some labels, from the counts of all."""
+    groups = Groups(labels, chosen.start, chosen.stop - chosen.start, n_in_all, counts[chosen])
+    return prepared.expression.group_moments(groups, prepared.basis.rows, prepared.genes)
 
 
 def _block(
     inputs: AssociationInputs, controls: Controls, first: int, n_groupings: int, *, with_alpha: bool
 ) -> tuple[da.Array, da.Array, da.Array, da.Array, da.Array | None]:
     n_covariates, genes = inputs.basis.rows.shape[0], inputs.genes
-    counts, moments = _group_moments(
-        inputs.prepared, controls.labels, first=first + 1, n_groups=n_groupings, n_in_all=len(inputs.groupings)
-    )
-    counts = da.concatenate([controls.counts, counts]).rechunk(-1)
+    own = slice(first + 1, first + 1 + n_groupings)
+    moments = _moments_of(inputs.prepared, controls.labels, controls.counts, own, n_in_all=len(inputs.groupings))
+    counts = da.concatenate([controls.counts[:1], controls.counts[own]]).rechunk(-1)
     gene_chunks = (_genes_at_a_time(moments),)
     of_both = (part.rechunk((*gene_chunks, -1)) for part in (controls.moments, moments))
     moments = da.concatenate(list(of_both), axis=1).rechunk({1: -1})
