@@ -158,13 +158,13 @@ def default_cells_per_block(store: CountStore, block_entries: int = BLOCK_ENTRIE
 def _read_block(
     cells: NDArray[np.int64], genes: NDArray[np.int64], *, path: str, all_genes: bool
 ) -> scipy.sparse.csc_array:
-    """Read the counts of these cells and genes, genes × cells."""
+    """Read the counts of these cells and genes, genes × cells; of ``all_genes`` without their positions."""
     if cells.size == 0:
         return scipy.sparse.csc_array((genes.size, 0), dtype=np.uint16)
     first = int(cells[0])
     block = read_cells(path, first, int(cells[-1]) + 1)
-    if all_genes and cells.size == block.shape[0]:
-        return block.T
+    if all_genes:
+        return block.T if cells.size == block.shape[0] else block[cells - first].T
     if (np.diff(genes) <= 0).any():
         return block[cells - first][:, genes].T
     return _chosen_entries(block, cells - first, genes)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from report_runs import NASTY_GENE, NASTY_GUIDE
 
+from normalisr_dask.cli.event_log import EventLog
 from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.report import write_report
 from normalisr_dask.report.quality import quality_cautions
@@ -219,7 +220,7 @@ class TestRefusals:
         self, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        report_of_run(finished_run)
+        report_of_run(finished_run, EventLog(None))
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("normalisr-dask: note: the report needs matplotlib")
         assert last.endswith(f"then run normalisr-dask report {finished_run}")
