@@ -4,7 +4,7 @@ A run submits them some groupings at a time. What all of these share is found on
 gene, and vectors of cells.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_o
 from normalisr_dask.steps.covariates import Basis
 from normalisr_dask.steps.differential import association_tests, de, in_blocks, prepare
 from normalisr_dask.steps.exclusive import Controls, controls_of
-from normalisr_dask.steps.expression import Residuals
+from normalisr_dask.steps.expression import NormalisedForm, Residuals, expression_of
 from normalisr_dask.steps.selection import of_first_groupings, only_pairs
 from normalisr_dask.storage.counts import Counts
 from normalisr_dask.storage.result_store import ResultStore
@@ -67,15 +67,22 @@ class GroupingTests:
 
     @cached_property
     def _prepared(self) -> Prepared:
-        """What all tests share, in memory; a pass over the counts."""
-        lazy = prepare(self._stored.expression, self._stored.covariates)
-        basis, genes = dask.compute(lazy.basis, lazy.genes)
-        in_chunks = da.from_array(basis.rows, chunks=lazy.basis.rows.chunks)
-        return Prepared(
-            lazy.expression,
-            Basis(in_chunks, *(da.from_array(part, chunks=-1) for part in (basis.gram, basis.to_covariates))),
-            Residuals(*(da.from_array(part, chunks=-1) for part in genes)),
+        """What all tests share: numbers of genes in memory, vectors of cells with the workers; a pass over the counts.
+
+        Vectors that lay in the graphs would be sent with each of these.
+        """
+        form = expression_of(self._stored.expression, "dt")
+        if isinstance(form, NormalisedForm):
+            covariates, weights, offset = dask.persist(form.covariates, form.weights, form.log_cpm.cell_offset)
+            log_cpm = replace(form.log_cpm, cell_offset=offset)
+            form = replace(form, log_cpm=log_cpm, covariates=covariates, weights=weights)
+        lazy = prepare(form, self._stored.covariates)
+        (rows,) = dask.persist(lazy.basis.rows)
+        gram, to_covariates, *genes = (
+            da.from_array(part, chunks=-1)
+            for part in dask.compute(lazy.basis.gram, lazy.basis.to_covariates, *lazy.genes)
         )
+        return Prepared(lazy.expression, Basis(rows, gram, to_covariates), Residuals(*genes))
 
     def _tests(self, values: scipy.sparse.csr_array) -> DifferentialExpression:
         """Return the tests of groupings in the kept cells; where others are excluded, after a pass for the controls."""
@@ -84,9 +91,9 @@ class GroupingTests:
         controls = None
         if single == 1:
             lazy = controls_of(groupings, prepared)
-            labels, counts, moments = dask.compute(*lazy)
-            in_memory = (da.from_array(part, chunks=-1) for part in (counts, moments))
-            controls = Controls(da.from_array(labels, chunks=lazy.labels.chunks), *in_memory)
+            (labels,) = dask.persist(lazy.labels)
+            in_memory = (da.from_array(part, chunks=-1) for part in dask.compute(lazy.counts, lazy.moments))
+            controls = Controls(labels, *in_memory)
         return association_tests(
             AssociationInputs(groupings, prepared, loss_of_rank(0, prepared.expression.shape[0])),
             single=single,

@@ -28,6 +28,8 @@ LARGE_SUM_BYTES = 4 << 20
 CHAINED_SUM_BYTES = 64 << 20
 #: Most tasks of a chain.
 MOST_LINKS = 64
+#: Blocks of cells above which a task adds up several in any case: small sums of many blocks take room, too, and time.
+MANY_BLOCKS = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class CellRanges:
 
     @classmethod
     def of(cls, matrix: da.Array, n_values: int, n_chained: int = 0) -> "CellRanges":
-        """Return ranges of one block, or of several where their sums of ``n_values`` numbers are large.
+        """Return ranges of one block, or of several where their sums of ``n_values`` numbers are large, or many.
 
         ``n_chained`` is how many numbers they have with all those beside them, if the kernel takes sums to add to: the
         order of additions must not depend on how many are made together.
@@ -58,7 +60,8 @@ class CellRanges:
         blocks = matrix.chunks[1]
         reads = reader_of(matrix) is not None
         chained = reads and 8 * n_chained >= CHAINED_SUM_BYTES
-        step = SPLIT_EVERY if chained or (reads and 8 * n_values >= LARGE_SUM_BYTES) else 1
+        several = chained or len(blocks) > MANY_BLOCKS or 8 * n_values >= LARGE_SUM_BYTES
+        step = SPLIT_EVERY if reads and several else 1
         if chained:
             step = max(step, math.ceil(len(blocks) / MOST_LINKS))
         sizes = tuple(sum(blocks[start : start + step]) for start in range(0, len(blocks), step))

@@ -149,7 +149,7 @@ def _unpacked_genes(packed: Any, *, shape: tuple[int, int, int]) -> Any:
 
 
 def _unpacked_cells(packed: Any, *, start: int, height: int) -> Any:
-    return packed[start:].reshape(height, -1)
+    return packed[start:].reshape(height, -1).copy()  # a view would keep the sums of the genes, of every block
 
 
 def map_columns(

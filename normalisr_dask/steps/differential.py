@@ -12,7 +12,7 @@ from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_of_rank, result_of, simple_moments
 from normalisr_dask.steps.covariates import Basis, as_they_are, orthonormal_basis
 from normalisr_dask.steps.exclusive import Controls, exclusive_moments
-from normalisr_dask.steps.expression import expression_of
+from normalisr_dask.steps.expression import Expression, expression_of
 from normalisr_dask.steps.joint import component_moments, joint_moments
 from normalisr_dask.validation import check_choice, check_count, check_not_negative, check_positive
 
@@ -139,7 +139,8 @@ def de(
     if method == "scipys":
         msg = "method='scipys' is not implemented, as in Normalisr; leave it out: the exact method needs no choice"
         raise NotImplementedError(msg)
-    prepared = prepare(dt, dc, as_they_are if single == 4 and mpc > 0 else orthonormal_basis)
+    expression = expression_of(in_long_blocks(dt, "dt"), "dt")
+    prepared = prepare(expression, dc, as_they_are if single == 4 and mpc > 0 else orthonormal_basis)
     inputs = AssociationInputs(
         in_blocks(dg, prepared, bs or GROUPINGS_PER_BLOCK),
         prepared,
@@ -151,9 +152,8 @@ def de(
     return association_tests(inputs, single=single, with_alpha=with_alpha, groupings_per_block=bs, tolerance=tol)
 
 
-def prepare(dt, dc, basis_of: Callable[[da.Array], Basis] = orthonormal_basis) -> Prepared:
+def prepare(expression: Expression, dc, basis_of: Callable[[da.Array], Basis] = orthonormal_basis) -> Prepared:
     """Return what all tests of some expression share; lazy."""
-    expression = expression_of(in_long_blocks(dt, "dt"), "dt")
     basis = basis_of(as_rows(dc, "dc", expression).astype(np.float64))
     return Prepared(expression, basis, expression.residuals(basis.rows, basis.gram))
 

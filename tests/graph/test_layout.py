@@ -1,5 +1,8 @@
 """The patterns: every block meets its slices of the other arrays, sums are complete, and nothing is computed early."""
 
+import math
+
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ from dask.core import get_dependencies
 from hypothesis import given
 from layouts import EXPENSIVE, chunkings, laid_out
 
-from normalisr_dask.graph.calls import SPLIT_EVERY
+import normalisr_dask as nd
+from normalisr_dask.graph.calls import MANY_BLOCKS, SPLIT_EVERY, CellRanges
 from normalisr_dask.graph.inputs import positions
 from normalisr_dask.graph.layout import (
     call_once,
@@ -92,6 +96,22 @@ def test_sums_both_ways_in_one_pass(chunks):
     assert by_cell.chunks == ((1,), chunks[1])
     np.testing.assert_array_equal(by_gene, row_sums(MATRIX, rows=ROWS, offset=OFFSET, factor=1.0, power=1))
     np.testing.assert_array_equal(by_cell, MATRIX.sum(axis=0, keepdims=True))
+
+
+def test_sums_of_cells_let_go_of_those_of_genes():
+    """They stay in memory until the last block is read; as views they would keep the sums of genes of every block."""
+    matrix = laid_out(MATRIX, "dask", ((23,), (10, 21)))
+    given = arguments("rows", "offset")
+    del given["shared"]
+    _, by_cell = sum_both_ways(both, matrix, width=2, height=1, **given, power=1)
+    assert all(block.flags.owndata for block in dask.compute(*by_cell.to_delayed().ravel()))
+
+
+def test_many_blocks_are_added_up_several_a_task(count_store):
+    few, many = (nd.open_counts(count_store, cells_per_block=cells).matrix for cells in (20, 1))
+    assert CellRanges.of(few, 1).sizes == few.chunks[1]
+    assert many.numblocks[1] > MANY_BLOCKS
+    assert len(CellRanges.of(many, 1).sizes) == math.ceil(many.numblocks[1] / SPLIT_EVERY)
 
 
 @pytest.mark.parametrize("chunk", [1, 8, 31])
