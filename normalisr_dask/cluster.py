@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,9 +43,13 @@ _ONE_THREAD = {
     "NUMEXPR_NUM_THREADS": 1,
     "NUMBA_NUM_THREADS": 1,
 }
-# A worker that died is started anew; Dask gives it up where that takes 15 seconds, as on a busy machine or if it dies
-# again meanwhile, and without any workers a run would wait for ever.
-_PATIENCE = {"distributed.deploy.lost-worker-timeout": "365 days"}
+_CONFIGURATION = {
+    # A worker that died is started anew; Dask gives it up where that takes 15 seconds, as on a busy machine or if it
+    # dies again meanwhile, and without any workers a run would wait for ever.
+    "distributed.deploy.lost-worker-timeout": "365 days",
+    # Vectors of length cells lie in the graphs, 8 MB for a million cells; Dask warns of 10 MB.
+    "distributed.admin.large-graph-warning-threshold": "1 GB",
+}
 # glibc maps and unmaps every block of memory above 128 kB, and Dask makes it give memory back at once: a task then
 # spends more time on page faults than on its counts. Let a worker keep what it will ask for again.
 _KEEP_MEMORY = {
@@ -173,14 +177,15 @@ class ClusterSettings:
             raise ValueError(msg)
         for name, path in files.items():
             if path is not None and not Path(path).is_file():
-                msg = f"{name}: there is no file {path}"
+                msg = f"--{name.replace('_', '-')}: there is no file {path}"
                 raise FileNotFoundError(msg)
         if self.scheduler is not None and not self.scheduler.startswith("tls://"):
             msg = f"with TLS files the scheduler's address must start with tls://, not {self.scheduler!r}"
             raise ValueError(msg)
 
 
-def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
+@contextmanager
+def connect(settings: ClusterSettings) -> Iterator[Client]:
     """Connect to the cluster that the settings name, or start a local one.
 
     Parameters
@@ -188,11 +193,10 @@ def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
     settings
         Which cluster.
 
-    Returns
-    -------
-    context manager
-        Gives the client. On leaving, after errors and Ctrl-C, too, the client is closed and so is a local cluster; a
-        running scheduler stays.
+    Yields
+    ------
+    Client
+        On leaving, after errors and Ctrl-C, too, it is closed and so is a local cluster; a running scheduler stays.
 
     Raises
     ------
@@ -207,7 +211,9 @@ def connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
     ConnectionError
         If it goes away while the client is in use.
     """
-    return _local_client(settings) if settings.is_local else _client_of_running_scheduler(settings)
+    of_kind = _local_client if settings.is_local else _client_of_running_scheduler
+    with dask.config.set(_CONFIGURATION), of_kind(settings) as client:
+        yield client
 
 
 def worker_peaks(client: Client) -> dict[str, int]:
@@ -285,7 +291,6 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     security = _security(settings)
     with (
         _quiet_logs(),
-        dask.config.set(_PATIENCE),
         _local_cluster(settings, security) as cluster,
         Client(cluster, security=security) as client,
     ):

@@ -163,7 +163,7 @@ def test_half_an_encryption_is_refused(tmp_path):
     files = tls_files(tmp_path)
     with pytest.raises(ValueError, match="give --tls-ca and --tls-cert"):
         ClusterSettings(tls_ca=files.authority)
-    with pytest.raises(FileNotFoundError, match=r"tls_cert: there is no file nowhere\.pem"):
+    with pytest.raises(FileNotFoundError, match=r"--tls-cert: there is no file nowhere\.pem"):
         ClusterSettings(tls_ca=files.authority, tls_cert="nowhere.pem")
     with pytest.raises(ValueError, match=r"address must start with tls://, not 'tcp://127.0.0.1:1'"):
         ClusterSettings(scheduler="tcp://127.0.0.1:1", **files.settings())

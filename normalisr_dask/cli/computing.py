@@ -29,8 +29,11 @@ def computing(settings: ClusterSettings) -> Iterator[Client]:
                 Console(stderr=True, highlight=False).print(f"dashboard: {client.dashboard_link}", markup=False)
             yield client
     except KilledWorker as error:
+        remedy = (
+            "--memory-limit) or have fewer of them (--workers" if settings.is_local else "dask worker --memory-limit"
+        )
         msg = (
             "workers died over the same task, most likely out of memory; "
-            "give them more (--memory-limit) or have fewer of them (--workers), and run the same command again to go on"
+            f"give them more ({remedy}), and run the same command again to go on"
         )
         raise RuntimeError(msg) from error
