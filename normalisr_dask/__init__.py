@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from normalisr_dask.pseudobulk import pseudobulk
     from normalisr_dask.results import EList, LinearFit
+    from normalisr_dask.scverse import get, pl, pp, tl
     from normalisr_dask.steps.block_correlation import duplicate_correlation
     from normalisr_dask.steps.calibration import inflation, qq
     from normalisr_dask.steps.coexpression import coex
@@ -46,6 +47,7 @@ __all__ = [
     "degree",
     "duplicate_correlation",
     "e_bayes",
+    "get",
     "go_levels",
     "goe",
     "gotop",
@@ -59,11 +61,14 @@ __all__ = [
     "normvar",
     "open_counts",
     "pccovt",
+    "pl",
+    "pp",
     "pseudobulk",
     "qc_outlier",
     "qc_reads",
     "qq",
     "scaling_factor",
+    "tl",
     "top_table",
     "treat",
     "vooma",
@@ -75,6 +80,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "pseudobulk": ["pseudobulk"],
         "results": ["EList", "LinearFit"],
+        "scverse": ["get", "pl", "pp", "tl"],
         "steps.block_correlation": ["duplicate_correlation"],
         "steps.calibration": ["inflation", "qq"],
         "steps.coexpression": ["coex"],
