@@ -14,7 +14,7 @@ from normalisr_dask.graph.inputs import as_matrix
 from normalisr_dask.kernels.pseudobulk import log2_cpm
 from normalisr_dask.steps.pseudobulk import sum_cells
 from normalisr_dask.storage.counts import Counts, open_counts
-from normalisr_dask.validation import check_count, listing
+from normalisr_dask.validation import check_count, did_you_mean, listing
 
 #: Stands between the labels in the name of a sample.
 BETWEEN = "|"
@@ -127,7 +127,10 @@ def _check_columns(cells: pd.DataFrame, columns: list[str]) -> None:
         raise ValueError(msg)
     missing = [name for name in columns if name not in cells]
     if missing:
-        msg = f"there is no column {listing(missing)} in the table of cells; there is {listing(list(cells.columns))}"
+        msg = (
+            f"there is no column {listing(missing)} in the table of cells; there is {listing(list(cells.columns))}"
+            f"{did_you_mean(missing[0], cells.columns)}"
+        )
         raise ValueError(msg)
     for names, where in ((columns, "by"), (list(cells.columns), "the table of cells")):
         repeated = {name: None for name in names if names.count(name) > 1}

@@ -10,7 +10,11 @@ import pandas as pd
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
+from normalisr_dask.notebook import shows_its_fields
+from normalisr_dask.validation import did_you_mean
 
+
+@shows_its_fields
 class LogCpm(NamedTuple):
     """Bayesian log-CPM of counts.
 
@@ -32,6 +36,7 @@ class LogCpm(NamedTuple):
     cov: da.Array | None
 
 
+@shows_its_fields
 class Normalised(NamedTuple):
     """Normalised expression and covariates.
 
@@ -47,6 +52,7 @@ class Normalised(NamedTuple):
     dcn: da.Array
 
 
+@shows_its_fields
 class NormalisedWithExtra(NamedTuple):
     """Normalised expression, covariates and extra rows.
 
@@ -65,6 +71,7 @@ class NormalisedWithExtra(NamedTuple):
     dextran: da.Array
 
 
+@shows_its_fields
 @dataclass(frozen=True)
 class DifferentialExpression:
     """Differential expression of every gene for every grouping.
@@ -115,6 +122,7 @@ class DifferentialExpression:
         return self.pvalue, self.gamma, self.alpha, self.varg, self.vart
 
 
+@shows_its_fields
 @dataclass(frozen=True)
 class Coexpression:
     """Co-expression of all gene pairs.
@@ -153,6 +161,7 @@ class Coexpression:
         return self.pvalue, self.dot, self.var
 
 
+@shows_its_fields
 @dataclass(frozen=True)
 class Network:
     """Significant gene pairs as lists.
@@ -170,6 +179,7 @@ class Network:
     degree: da.Array
 
 
+@shows_its_fields
 class Enrichment(NamedTuple):
     """Gene Ontology terms enriched among genes.
 
@@ -189,6 +199,7 @@ class Enrichment(NamedTuple):
     genes: list[str] | None
 
 
+@shows_its_fields
 class TopTerm(NamedTuple):
     """The Gene Ontology term that stands out among the genes with most edges.
 
@@ -210,6 +221,7 @@ class TopTerm(NamedTuple):
     genes: list[str]
 
 
+@shows_its_fields
 class _NamedValues(dict):
     """A dict whose values are attributes, too."""
 
@@ -217,7 +229,7 @@ class _NamedValues(dict):
         try:
             return self[name]
         except KeyError:
-            msg = f"there is no {name!r}; there is {', '.join(map(str, self))}"
+            msg = f"there is no {name!r}; there is {', '.join(map(str, self))}{did_you_mean(name, self)}"
             raise AttributeError(msg) from None
 
 
@@ -229,6 +241,7 @@ class LinearFit(_NamedValues):
     """A linear model of every gene; ``vooma_lm_fit`` and ``lm_fit`` say what is in it."""
 
 
+@shows_its_fields
 class GeneSetLevel(NamedTuple):
     """Co-expression after some gene sets were removed, and the gene set that dominates it.
 

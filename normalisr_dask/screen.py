@@ -13,7 +13,7 @@ from scipy import sparse
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.screen_tables import read_name_list, read_pairs, read_targets
 from normalisr_dask.storage.tables import NamedRows
-from normalisr_dask.validation import check_choice, check_count, listing
+from normalisr_dask.validation import check_choice, check_count, did_you_mean, listing
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,7 @@ def _controls(settings: RunSettings, guides: tuple[str, ...], targets: tuple[str
         )
         if targets is not None:
             msg += f" and the targets {listing(dict.fromkeys(targets), shown=3)}"
+        msg += did_you_mean(unknown[0], known)
         raise ValueError(msg)
     is_control = np.zeros(len(guides), dtype=bool)
     for name in names:
@@ -284,7 +285,7 @@ def _pairs(
     pairs = read_pairs(path)
     known = {guide: parts[[row]] for row, guide in enumerate(guides)}
     known |= _rows_by_name(screen.groupings.names, screen.targets)
-    _refuse_unknown(path, "groupings", [name for name in pairs.index if name not in known], screen.groupings.names)
+    _refuse_unknown(path, "groupings", [name for name in pairs.index if name not in known], list(known))
     gene_positions = pd.Index(genes).get_indexer(pd.Index(pairs.to_numpy()))
     _refuse_unknown(path, "genes", list(pairs.iloc[np.flatnonzero(gene_positions < 0)]), genes)
     rows = [known[name] for name in pairs.index]
@@ -300,7 +301,7 @@ def _refuse_unknown(path: str, what: str, unknown: list[str], known: Sequence[st
         names = dict.fromkeys(unknown)
         msg = (
             f"{path}: {len(names):,} {what} of {len(unknown):,} pairs are unknown, the first is {unknown[0]!r}; "
-            f"known are {listing(list(known[:3]), shown=3)} and so on"
+            f"known are {listing(list(known[:3]), shown=3)} and so on{did_you_mean(unknown[0], known)}"
         )
         raise ValueError(msg)
 

@@ -3,7 +3,7 @@
 Each check returns nothing and raises with what was expected, what was found and, where there is one, a way out.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -118,11 +118,24 @@ def check_choice(value: object, choices: Sequence[object], name: str) -> None:
     """
     if value in choices:
         return
-    msg = f"{name} {value!r} is not one of {listing([str(choice) for choice in choices])}"
-    closest = get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    if closest:
-        msg += f"; did you mean {closest[0]!r}?"
+    names = [str(choice) for choice in choices]
+    msg = f"{name} {value!r} is not one of {listing(names)}{did_you_mean(value, names)}"
     raise ValueError(msg)
+
+
+def did_you_mean(value: object, choices: Iterable[object]) -> str:
+    """Return the closest of the choices as the end of a message, or nothing if none is close.
+
+    Examples
+    --------
+    >>> did_you_mean("gata1", ["GATA1", "GATA2"])
+    "; did you mean 'GATA1'?"
+    >>> did_you_mean("spi1", ["GATA1", "GATA2"])
+    ''
+    """
+    by_folded = {str(choice).casefold(): str(choice) for choice in choices}
+    closest = get_close_matches(str(value).casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[closest[0]]!r}?" if closest else ""
 
 
 def listing(names: Collection[str], shown: int = _SHOWN_CHOICES) -> str:

@@ -30,26 +30,21 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 OVERVIEW = """\
 Normalisation, differential expression and co-expression of single-cell counts, also where they do not fit in memory.
 
-See it work on simulated data:
-  normalisr-dask demo
+1. See it work: a simulated screen, tested and compared with its truth, in a minute
+     normalisr-dask demo
+2. Bring in counts, once: Cell Ranger folders and .h5, .h5ad, Matrix Market, tables
+     normalisr-dask ingest filtered_feature_bc_matrix/ counts.zarr --obs cells.tsv
+3. Test cell types, guides or conditions against every gene, and all pairs of genes; leaves results/report.html
+     normalisr-dask run counts.zarr -o results --groupby cell_type --coex
+4. See what is in a store, or how far a run is, what came out and where
+     normalisr-dask info results
+5. Compare donors rather than cells: samples of theirs, for the linear models of vooma
+     normalisr-dask pseudobulk counts.zarr samples.h5ad --by donor,cell_type
 
-From Cell Ranger's matrix to P-values:
-  normalisr-dask ingest filtered_feature_bc_matrix/ counts.zarr
-  normalisr-dask info counts.zarr
-  normalisr-dask run counts.zarr -o results --groupings guides.tsv.gz --coex
-  normalisr-dask info results
-
-Which guide a cell carries, from guide UMI counts:
-  normalisr-dask assign-guides guide_counts.h5 -o guides.parquet
-
-From cells of many donors to linear models of donors' samples:
-  normalisr-dask pseudobulk counts.zarr samples.h5ad --by donor,cell_type
-  normalisr-dask vooma samples.h5ad --design '~ cell_type + treatment' --block donor -o treated
-
-Normalisr's own commands, with its words, on its text files and on Zarr stores:
-  normalisr-dask qc_reads|subset|lcpm|normcov|fitvar|qc_outlier|normvar|de|coex|binnet|gocovt …
-
-`normalisr-dask COMMAND --help` explains a command and all its options.
+Guides from their UMI counts (assign-guides), linear models (vooma), Normalisr's own eleven commands (qc_reads, …):
+     normalisr-dask --help
+Everything about one of them:
+     normalisr-dask run --help
 """
 
 
@@ -87,8 +82,9 @@ class OneLineGroup(TyperGroup):
         except KeyboardInterrupt:  # Typer turns most of them into an exit code
             code = INTERRUPTED
         except UsageError as error:
-            path = error.ctx.command_path if error.ctx is not None else PROGRAM
-            tell("error", f"{usage_message(error, arguments)}; try '{path} --help'")
+            message = usage_message(error, arguments)
+            joint = " Try" if message.endswith("?") else "; try"
+            tell("error", f"{message}{joint} '{self._path(error, arguments)} --help'")
             return FAILED
         except Exception as error:
             if debug:
@@ -98,6 +94,12 @@ class OneLineGroup(TyperGroup):
         if code == INTERRUPTED:
             tell("interrupted", "run the same command again to go on")
         return code if isinstance(code, int) else 0
+
+    def _path(self, error: Any, arguments: list[str]) -> str:
+        """Return the command that a usage error is about, which not all of them know."""
+        if error.ctx is not None:
+            return error.ctx.command_path
+        return " ".join([PROGRAM, *[argument for argument in arguments[:1] if argument in self.commands]])
 
 
 def usage_message(error: Any, arguments: Sequence[str]) -> str:
@@ -111,6 +113,9 @@ def usage_message(error: Any, arguments: Sequence[str]) -> str:
         The command line.
     """
     message = str(error.format_message()).rstrip(".").replace("Value error, ", "")
+    possible = getattr(error, "possibilities", None)
+    if possible:
+        return f"{error.message}; did you mean {' or '.join(possible)}?"
     names = getattr(getattr(error, "param", None), "opts", [])
     for typed, value in pairwise(arguments):
         if typed in names and value not in message:
@@ -120,7 +125,6 @@ def usage_message(error: Any, arguments: Sequence[str]) -> str:
 
 app = typer.Typer(
     cls=OneLineGroup,
-    add_completion=False,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -9,6 +9,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from normalisr_dask.cli.completion import columns_of_store
+
 CLUSTER = "Where to compute (by default on all cores of this machine)"
 GROUPINGS = "What to test and what to account for"
 SCREEN = "CRISPR screens: targets, controls, which tests, and their calibration"
@@ -143,6 +145,7 @@ class GroupingOptions:
         str | None,
         typer.Option(
             metavar="COLUMN",
+            autocompletion=columns_of_store,
             help="Instead of a file: test each label in this column of the store's cell table.",
             rich_help_panel=GROUPINGS,
         ),
@@ -176,6 +179,7 @@ class GroupingOptions:
         str | None,
         typer.Option(
             metavar="A,B,…",
+            autocompletion=columns_of_store,
             help="Columns of the store's cell table to take as covariates.",
             rich_help_panel=GROUPINGS,
         ),

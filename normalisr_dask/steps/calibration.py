@@ -9,9 +9,11 @@ import zarr
 
 from normalisr_dask.graph.calls import SPLIT_EVERY
 from normalisr_dask.kernels import calibration as kernels
+from normalisr_dask.notebook import shows_its_fields
 from normalisr_dask.validation import check_count
 
 
+@shows_its_fields
 class QuantileQuantile(NamedTuple):
     """Points of a QQ plot.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from normalisr_dask.kernels.moderated_tests import correlation_of, f_statistics, upper_f
 from normalisr_dask.results import LinearFit
 from normalisr_dask.steps.fit_access import keep_fit, need, open_fit
-from normalisr_dask.validation import listing
+from normalisr_dask.validation import did_you_mean, listing
 
 Floats = NDArray[np.float64]
 
@@ -100,11 +100,19 @@ def _evaluated(text: str, names: list[str]) -> Floats:
         raise TypeError(msg)
     try:
         result = _value(ast.parse(text.strip(), mode="eval").body, names)
-    except (SyntaxError, KeyError, ZeroDivisionError) as error:
-        what = f"there is no coefficient {error}" if isinstance(error, KeyError) else "it is not arithmetic over names"
-        msg = f"the contrast {text!r} cannot be read: {what}; there is {listing(names)}"
+    except KeyError as error:
+        (unknown,) = error.args
+        msg = f"the contrast {text!r} cannot be read: {_no_coefficient(unknown, names)}"
+        raise ValueError(msg) from error
+    except (SyntaxError, ZeroDivisionError) as error:
+        msg = f"the contrast {text!r} cannot be read: it is not arithmetic over names; there is {listing(names)}"
         raise ValueError(msg) from error
     return np.broadcast_to(np.asarray(result, dtype=np.float64), (len(names),))
+
+
+def _no_coefficient(name: str, names: Sequence[str]) -> str:
+    """Say which coefficients there are in place of one that is not."""
+    return f"there is no coefficient {name!r}; there is {listing(names)}{did_you_mean(name, names)}"
 
 
 def _value(node: ast.expr, names: list[str]) -> Any:
@@ -223,8 +231,7 @@ def coefficient_positions(chosen: Any, names: list[str] | None, n_columns: int) 
             raise TypeError(msg)
         if isinstance(one, str):
             if names is None or one not in names:
-                msg = f"there is no coefficient {one!r}; there is {listing(names or [])}"
-                raise ValueError(msg)
+                raise ValueError(_no_coefficient(one, names or []))
             positions.append(list(names).index(one))
         elif -n_columns <= int(one) < n_columns:
             positions.append(int(one) % n_columns)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.rows import Matrix, RowPasses, as_rows_of_samples
 from normalisr_dask.kernels.least_squares import independent_columns
-from normalisr_dask.validation import listing
+from normalisr_dask.validation import did_you_mean, listing
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def _of_formula(formula: str, samples: pd.DataFrame | None) -> patsy.DesignMatri
     try:
         return patsy.dmatrix(formula, samples, NA_action="raise")
     except patsy.PatsyError as error:
-        msg = f"the formula {formula!r} does not fit the table of samples: {' '.join(str(error).split())}"
+        hint = did_you_mean(error.__cause__.name, samples.columns) if isinstance(error.__cause__, NameError) else ""
+        msg = f"the formula {formula!r} does not fit the table of samples: {' '.join(str(error).split())}{hint}"
         raise ValueError(msg) from error
 
 

@@ -15,6 +15,7 @@ import zarr
 from anndata.experimental import read_elem_lazy
 
 from normalisr_dask.graph.rows import Matrix, RowPasses, as_rows_of_samples
+from normalisr_dask.validation import did_you_mean
 
 # what read_elem_lazy takes and gives is typed as a union of everything that a store can hold
 Stored = Any
@@ -144,7 +145,7 @@ def _of_anndata(adata: anndata.AnnData, layer: str | None, weights_layer: str | 
 def _check_layers(layers: Collection[str], layer: str | None, weights_layer: str | None) -> None:
     """Refuse names of layers that are not there."""
     if layer is not None and layer not in layers:
-        msg = f"there is no layer {layer!r} in the AnnData object; it has {sorted(layers)}"
+        msg = f"there is no layer {layer!r} in the AnnData object; it has {sorted(layers)}{did_you_mean(layer, layers)}"
         raise ValueError(msg)
     if weights_layer is not None and weights_layer not in layers:
         msg = f"there is no layer {weights_layer!r} with weights in the AnnData object; it has {sorted(layers)}"

@@ -8,12 +8,14 @@ import scipy.sparse
 
 from normalisr_dask.graph.inputs import as_matrix
 from normalisr_dask.kernels import guides as kernels
+from normalisr_dask.notebook import shows_its_fields
 from normalisr_dask.validation import check_choice, check_count, check_fraction
 
 #: Fraction of a cell's guide UMIs that a guide needs at low MOI, where nothing else is asked for.
 LOW_MOI_FRACTION = 0.2
 
 
+@shows_its_fields
 class GuideAssignment(NamedTuple):
     """Which cells carry which guide.
 

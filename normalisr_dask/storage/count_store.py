@@ -18,6 +18,7 @@ from scipy import sparse
 from normalisr_dask.storage.damage import damaged, reading
 from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, has_file, is_local, zarr_store
 from normalisr_dask.storage.url_errors import url_errors
+from normalisr_dask.validation import did_you_mean
 
 # zarr types a member of a group as any of eight things; here each member is known by its name
 ZarrGroup = Any
@@ -278,6 +279,8 @@ def _check_is_store(path: Path) -> None:
             msg += ", and no such bucket"
         elif partial_path(path).exists():
             msg += f", only the beginning of one ({partial_path(path)}): run the same ingest again"
+        elif is_local(path) and path.parent.is_dir():
+            msg += did_you_mean(path.name, (other.name for other in path.parent.iterdir() if is_store(other)))
         raise FileNotFoundError(msg)
     if not is_store(path):
         msg = f"{path} is not a Zarr store; {WAY_OUT}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.kernels.entries import choose_entries
+from normalisr_dask.notebook import as_html, as_text
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
 from normalisr_dask.storage.locations import absolute
 
@@ -91,6 +92,29 @@ class Counts:
             name=f"read-counts-{uuid4().hex}",
         )
         return with_reader(blocks, reader)
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown)
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown)
+
+    @property
+    def _shown(self) -> tuple[str, list[tuple[str, str]]]:
+        """Title and rows of what to show at the prompt and in notebooks; reads nothing."""
+        n_genes, n_cells = self.shape
+        store = self.store
+        rows = [
+            ("store", f"{store.path}: {store.n_entries:,} entries, {store.total_count:,} counts"),
+            ("chosen", f"{n_genes:,} of {store.n_genes:,} genes, {n_cells:,} of {store.n_cells:,} cells"),
+            (
+                ".matrix",
+                f"lazy, {store.dtype}, sparse, in {len(self.chunks):,} blocks of cells; .subset(genes=, cells=)",
+            ),
+            (".genes, .cells", "names"),
+            (".obs, .var", "tables of the cells and of the genes"),
+        ]
+        return f"Counts, {n_genes:,} genes × {n_cells:,} cells", rows
 
     @property
     def _reader(self) -> BlockReader:

@@ -10,6 +10,7 @@ COMPUTE = f"run counts.zarr -o out --scheduler {{scheduler}} {BOUNDS}"
 # fmt: off
 RUN_INPUTS = cases(
     ("store that is not there", "run nowhere.zarr -o out", "there is no count store at nowhere.zarr"),
+    ("mistyped store", "run conts.zarr -o counts.zarr", "there is no count store at conts.zarr; did you mean 'counts.zarr'?"),
     ("h5ad in place of a store", "run counts.h5ad -o out", "counts.h5ad is not a Zarr store; `normalisr-dask ingest` converts"),
     ("folder in place of a store", "run plain -o out", "plain is not a Zarr store"),
     ("store without an array", "run counts.zarr -o out", "X/indices is missing", remove("counts.zarr/X/indices")),
@@ -50,8 +51,8 @@ RUN_INPUTS = cases(
 GROUPINGS = cases(
     ("file and column", "run counts.zarr -o out --groupby guide --groupings guides.tsv", "not both"),
     ("reference without a column", "run counts.zarr -o out --reference g0", "a reference level needs the column it belongs to (--groupby)"),
-    ("unknown column", "run counts.zarr -o out --groupby giude", "groupby 'giude' is not one of 'guide', 'batch'"),
-    ("unknown reference", "run counts.zarr -o out --groupby guide --reference g9", "reference of column 'guide': 'g9' is not one of 'g0'"),
+    ("unknown column", "run counts.zarr -o out --groupby giude", "'gaps'; did you mean 'guide'?"),
+    ("unknown reference", "run counts.zarr -o out --groupby guide --reference G3", "'g3'; did you mean 'g3'?"),
     ("column of one label", "run counts.zarr -o out --groupby plate", "column 'plate' has 'p1' in every cell"),
     ("column of a label a cell", "run counts.zarr -o out --groupby well", "column 'well' has another label in every cell"),
     ("column of fractions", "run counts.zarr -o out --groupby depth", "column 'depth' holds fractional numbers, expected labels"),
@@ -120,6 +121,7 @@ GROUPINGS = cases(
 SCREEN = cases(
     ("controls without groupings", "run counts.zarr -o out --control g3", "--control needs groupings to test (--groupings or --groupby)"),
     ("unknown controls", "run counts.zarr -o out --groupby guide --control none,no", "2 of 2 controls are neither groupings nor targets"),
+    ("mistyped control", "run counts.zarr -o out --groupby guide --targets targets.tsv --control nome", "did you mean 'none'?"),
     ("use of no controls", "run counts.zarr -o out --groupby guide --control-use reference", "(--control-use) needs controls"),
     ("unknown use", "run counts.zarr -o out --groupby guide --control-use both", "Invalid value for '--control-use'"),
     ("nothing but controls", "run counts.zarr -o out --groupby guide --control g0,g1,g2,g3 --control-use reference", "all 4 groupings are controls"),
@@ -135,7 +137,7 @@ SCREEN = cases(
      edit("targets.tsv", "g2\tB", "g2\t")),
     ("targets in three columns", "run counts.zarr -o out --groupby guide --targets cells.tsv", "expected two columns, guide and target"),
     ("pairs that are not there", "run counts.zarr -o out --groupby guide --pairs nowhere.tsv", "nowhere.tsv does not exist"),
-    ("pair with an unknown gene", "run counts.zarr -o out --groupby guide --pairs pairs.tsv", "'gene99'", edit("pairs.tsv", "gene2", "gene99")),
+    ("pair with an unknown gene", "run counts.zarr -o out --groupby guide --pairs pairs.tsv", "the first is 'Gene2'; known are 'gene0', 'gene1', 'gene2' and so on; did you mean 'gene2'?", edit("pairs.tsv", "gene2", "Gene2")),
     ("pair with an unknown guide", "run counts.zarr -o out --groupby guide --pairs pairs.tsv", "'g9'", edit("pairs.tsv", "g1", "g9")),
     ("pairs without pairs", "run counts.zarr -o out --groupby guide --pairs pairs.tsv", "pairs.tsv has a header but no groupings", text("pairs.tsv", "guide\tgene\n")),
     ("negative number of cells", "run counts.zarr -o out --groupby guide --min-grouping-cells -1", "Invalid value for '--min-grouping-cells'"),
