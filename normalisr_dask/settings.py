@@ -93,3 +93,35 @@ class RunSettings:
             self.min_cell_genes,
             self.min_cell_gene_fraction,
         )
+
+
+@dataclass(frozen=True)
+class LinearModelSettings:
+    """What ``vooma`` is asked for.
+
+    Attributes
+    ----------
+    data
+        Path of AnnData, samples × genes.
+    design
+        Formula over columns of the sample table.
+    block
+        Column with blocks of correlated samples.
+    sample_weights
+        Whether to estimate how precise each sample is.
+    contrast
+        Differences of coefficients to test; every coefficient but the intercept if there is none.
+    layer
+        To read in place of X.
+    trend, robust
+        Whether the prior variance of genes follows their mean expression, and allows for outliers.
+    """
+
+    data: str
+    design: str
+    block: str | None = None
+    sample_weights: bool = False
+    contrast: tuple[str, ...] = ()
+    layer: str | None = None
+    trend: bool = False
+    robust: bool = False

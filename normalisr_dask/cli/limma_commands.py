@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from normalisr_dask.cli.completion import columns_of_store
 from normalisr_dask.cli.lazy import work
 from normalisr_dask.cli.options import ClusterOptions, takes_option_groups
+from normalisr_dask.settings import LinearModelSettings
 
 
 @takes_option_groups
@@ -18,7 +20,11 @@ def pseudobulk(
     *,
     by: Annotated[
         str,
-        typer.Option(metavar="A,B,…", help="Columns of the cell table; cells that agree in all of them make a sample."),
+        typer.Option(
+            metavar="A,B,…",
+            autocompletion=columns_of_store,
+            help="Columns of the cell table; cells that agree in all of them make a sample.",
+        ),
     ],
     min_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that a sample needs.")] = 10,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is already there.")] = False,
@@ -63,27 +69,29 @@ def vooma(
         bool, typer.Option("--trend", help="Let the prior variance of genes follow their mean expression.")
     ] = False,
     robust: Annotated[bool, typer.Option("--robust", help="Allow for a few genes that vary far more.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="At the end, write OUT/report.html, or leave it out.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is already there.")] = False,
     cluster: ClusterOptions,
 ) -> None:
     """Fit linear models to log-expression and test them: limma's voomaLmFit, eBayes and topTable.
 
     OUT/top_table.parquet and OUT/top_table.tsv hold effect, confidence limits, P-value and Q-value of every gene and
-    contrast, OUT/fit.zarr the fit, and OUT/trend.png the mean-variance trend (needs matplotlib).
+    contrast, OUT/fit.zarr the fit, OUT/trend.png the mean-variance trend (needs matplotlib), and OUT/report.html all
+    of it in figures and tables.
     """
-    work("limma_work").vooma(
-        data,
-        output,
-        design,
-        cluster,
+    settings = LinearModelSettings(
+        data=data,
+        design=design,
         block=block,
         sample_weights=sample_weights,
-        contrasts=contrast or [],
+        contrast=tuple(contrast or ()),
         layer=layer,
         trend=trend,
         robust=robust,
-        overwrite=overwrite,
     )
+    work("limma_work").vooma(settings, output, cluster, overwrite=overwrite, report=report)
 
 
 EXAMPLES: dict[Callable[..., None], str] = {

@@ -4,20 +4,23 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
-import zarr
-from anndata.io import write_elem
 
 from normalisr_dask.cli.computing import computing, settings_of
 from normalisr_dask.cli.display import print_facts
 from normalisr_dask.cli.options import ClusterOptions
+from normalisr_dask.cli.report_work import report_of_run
+from normalisr_dask.pipeline import HIT_QVALUE
+from normalisr_dask.progress import recorded_warnings
 from normalisr_dask.pseudobulk import pseudobulk as sum_over_cells
 from normalisr_dask.results import LinearFit
+from normalisr_dask.settings import LinearModelSettings
+from normalisr_dask.stage_use import measured
 from normalisr_dask.steps.contrasts import contrasts_fit, make_contrasts
 from normalisr_dask.steps.empirical_bayes import e_bayes
 from normalisr_dask.steps.expression_input import read_expression
@@ -26,12 +29,17 @@ from normalisr_dask.steps.top_tables import top_table
 from normalisr_dask.steps.trend_plot import save_trend
 from normalisr_dask.steps.vooma import vooma_lm_fit
 from normalisr_dask.storage.disk_space import disk_full_errors
+from normalisr_dask.storage.linear_fits import (
+    FIT,
+    STAGE,
+    TOP_TABLE,
+    TOP_TABLE_TEXT,
+    write_linear_fit,
+    write_zarr_element,
+)
+from normalisr_dask.storage.manifest import Manifest, fingerprint
 from normalisr_dask.storage.outputs import check_outside_stores
 from normalisr_dask.validation import check_choice, listing
-
-Q_SHOWN = 0.05
-#: Said explicitly, since anndata warns that its defaults will change.
-ZARR_SETTINGS: dict[str, Any] = {"zarr_write_format": 3, "auto_shard_zarr_v3": False}
 
 
 def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min_cells: int, overwrite: bool) -> None:
@@ -45,7 +53,7 @@ def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min
         if target.suffix == ".h5ad":
             samples.write_h5ad(partial)
         else:
-            _write_zarr(partial, samples)
+            write_zarr_element(partial, samples)
     sizes = samples.obs["n_cells"]
     print_facts(
         "Pseudobulk samples",
@@ -60,48 +68,54 @@ def pseudobulk(store: str, output: str, by: str, cluster: ClusterOptions, *, min
 
 
 def vooma(
-    data: str,
-    output: str,
-    design: str,
-    cluster: ClusterOptions,
-    *,
-    block: str | None,
-    sample_weights: bool,
-    contrasts: Sequence[str],
-    layer: str | None,
-    trend: bool,
-    robust: bool,
-    overwrite: bool,
+    settings: LinearModelSettings, output: str, cluster: ClusterOptions, *, overwrite: bool, report: bool
 ) -> None:
-    """Fit, test, write tables, fit and picture, and tell how many genes differ."""
-    if not Path(data).exists():
-        msg = f"there is no file or store at {data}"
+    """Fit, test, write tables, fit, picture and report, and tell how many genes differ."""
+    if not Path(settings.data).exists():
+        msg = f"there is no file or store at {settings.data}"
         raise FileNotFoundError(msg)
-    expressions = _named_contrasts(contrasts)
+    expressions = _named_contrasts(settings.contrast)
     target = Path(output)
     with _published(target, overwrite=overwrite) as partial:
-        samples = _samples(data, layer)
-        if block is not None:
-            check_choice(block, list(samples.columns), "--block")
-        with computing(settings_of(cluster)):
+        samples = _samples(settings.data, settings.layer)
+        if settings.block is not None:
+            check_choice(settings.block, list(samples.columns), "--block")
+        with recorded_warnings() as warned, computing(settings_of(cluster)) as client, measured(client) as use:
             fit: Any = vooma_lm_fit(
-                data,
-                design,
-                block=None if block is None else samples[block],
-                sample_weights=sample_weights,
+                settings.data,
+                settings.design,
+                block=None if settings.block is None else samples[settings.block],
+                sample_weights=settings.sample_weights,
                 save_plot=True,
                 keep_elist=False,
-                layer=layer,
+                layer=settings.layer,
             )
-        fit["coef_names"] = plain_names(fit["coef_names"])
-        tested = e_bayes(_contrasted(fit, expressions), trend=trend, robust=robust)
-        table = _long_table(tested, leave_out_intercept=not contrasts)
-        partial.mkdir(parents=True)
-        table.to_parquet(partial / "top_table.parquet", index=False)
-        table.to_csv(partial / "top_table.tsv", sep="\t", index=False)
-        _write_fit(tested, samples, partial / "fit.zarr")
+            fit["coef_names"] = plain_names(fit["coef_names"])
+            tested: Any = e_bayes(_contrasted(fit, expressions), trend=settings.trend, robust=settings.robust)
+            table = _long_table(tested, leave_out_intercept=not settings.contrast)
+        hits = _hits(table)
+        manifest = Manifest.begin(partial, asdict(settings), {"data": _facts_of_data(settings.data, fit, samples)})
+        note = f"{len(hits):,} tested: {listing(list(hits), shown=3)}"
+        manifest.record(STAGE, use | {"note": note, "warnings": warned, "hits": hits})
+        write_linear_fit(partial, storable(tested) | {"samples": samples.index.to_numpy()}, table)
         save_trend(fit, partial / "trend.png")
-    _print_outcome(fit, table, samples, output)
+    _print_outcome(fit, hits, samples, output)
+    if report:
+        report_of_run(output)
+
+
+def _facts_of_data(data: str, fit: LinearFit, samples: pd.DataFrame) -> dict[str, Any]:
+    """Return by what the data are known again."""
+    return {"genes": len(fit["sigma"]), "samples": len(samples)} | (fingerprint(data) if Path(data).is_file() else {})
+
+
+def _hits(table: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the number of significant genes up and down, by contrast."""
+    hits = {}
+    for name, rows in table.groupby("contrast", sort=False):
+        significant = rows["adj_p_value"] <= HIT_QVALUE
+        hits[str(name)] = [int((significant & (rows["log_fc"] * sign > 0)).sum()) for sign in (1, -1)]
+    return hits
 
 
 def _samples(data: str, layer: str | None) -> pd.DataFrame:
@@ -175,23 +189,7 @@ def _long_table(fit: Any, *, leave_out_intercept: bool) -> pd.DataFrame:
     return whole[["contrast", *(name for name in whole if name != "contrast")]]
 
 
-def _write_fit(fit: Any, samples: pd.DataFrame, path: Path) -> None:
-    """Write the fit as a Zarr group that ``anndata.io.read_elem`` reads as a dict."""
-    entries = storable(fit) | {"samples": samples.index.to_numpy(dtype=str)}
-    entries["genes"] = np.asarray(entries["genes"], dtype=str)
-    for name in ("coef_names", "contrast_names"):
-        if name in entries:
-            entries[name] = np.asarray(entries[name], dtype=str)
-    _write_zarr(path, entries)
-
-
-def _write_zarr(path: Path, element: Any) -> None:
-    """Write AnnData or a dict as a Zarr store."""
-    with anndata.settings.override(**ZARR_SETTINGS):
-        write_elem(zarr.open_group(path, mode="w", zarr_format=3), "/", element)
-
-
-def _print_outcome(fit: Any, table: pd.DataFrame, samples: pd.DataFrame, output: str) -> None:
+def _print_outcome(fit: Any, hits: Mapping[str, Sequence[int]], samples: pd.DataFrame, output: str) -> None:
     facts = {
         "genes": f"{len(fit['sigma']):,}",
         "samples": f"{len(samples):,}",
@@ -202,11 +200,9 @@ def _print_outcome(fit: Any, table: pd.DataFrame, samples: pd.DataFrame, output:
     if "targets" in fit:
         weights = fit["targets"]["sample_weights"]
         facts["sample weights"] = f"{weights.min():.2g} ({samples.index[int(weights.argmin())]}) to {weights.max():.2g}"
-    for name, rows in table.groupby("contrast", sort=False):
-        significant = rows["adj_p_value"] <= Q_SHOWN
-        n_up, n_down = ((significant & (rows["log_fc"] * sign > 0)).sum() for sign in (1, -1))
-        facts[f"genes with Q ≤ {Q_SHOWN:g} for {name}"] = f"{n_up:,} up, {n_down:,} down"
-    facts["files"] = f"{output}: top_table.parquet, top_table.tsv, fit.zarr, trend.png"
+    for name, (n_up, n_down) in hits.items():
+        facts[f"genes with Q ≤ {HIT_QVALUE:g} for {name}"] = f"{n_up:,} up, {n_down:,} down"
+    facts["files"] = f"{output}: {TOP_TABLE}, {TOP_TABLE_TEXT}, {FIT}, trend.png"
     print_facts("Linear models", facts)
 
 

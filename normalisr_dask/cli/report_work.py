@@ -21,7 +21,7 @@ def report(output: str | Path, log: EventLog | None = None) -> None:
     print_facts("", {"report": f"{path}"})
 
 
-def report_of_run(output: str | Path, log: EventLog) -> None:
+def report_of_run(output: str | Path, log: EventLog | None = None) -> None:
     """Write the report of a run that has just ended; a run without the packages for it is still a good one."""
     try:
         report(output, log)

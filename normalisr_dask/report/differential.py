@@ -5,16 +5,9 @@ from typing import Any
 import numpy as np
 
 from normalisr_dask.pipeline import HIT_QVALUE
+from normalisr_dask.report.explorer import Explorer
 from normalisr_dask.report.figures import FIRST, MUTED, SECOND, THIRD, VARIABLE_OF, Picture, drawing
-from normalisr_dask.report.grouping_charts import (
-    EFFECT_BINS,
-    HISTOGRAM_BINS,
-    NAMES,
-    P_BINS,
-    QQ_POINTS,
-    grouping_charts,
-    top_genes_each,
-)
+from normalisr_dask.report.grouping_charts import NAMES, grouping_charts, top_genes_each
 from normalisr_dask.report.section import FinishedRun, Section
 
 FAMILIES = {
@@ -43,21 +36,34 @@ def differential_section(run: FinishedRun) -> Section | None:
     n_cells, hits = results.read("de", "n_cells").tolist(), details["hits"]
     n_top = top_genes_each(len(names))
     charts = list(grouping_charts({name: results.stored("de", name) for name in NAMES}, n_top))
-    shown = np.unique(np.concatenate([chart.genes for chart in charts])) if charts else np.empty(0, dtype=np.int64)
-    targets = details.get("targets") or [""] * len(names)
+    targets = [str(target) for target in details.get("targets") or [""] * len(names)]
     left_out = details.get("groupings_left_out", [])
+    explorer = Explorer(
+        "Grouping",
+        "Effect",
+        "difference of log-CPM",
+        ("SE",),
+        names=names,
+        targets=targets,
+        sizes=[f"{number:,} cells" for number in n_cells],
+        hits=hits,
+        charts=charts,
+        genes=genes,
+        n_top=n_top,
+        null=_null_points(run),
+    )
     return Section(
         "differential",
         "Differential expression",
         {
             "qcut": HIT_QVALUE,
             "rows": [
-                (name, str(target), n_cells[row], hits[row], charts[row].inflation, charts[row].n_tests)
+                (name, target, n_cells[row], hits[row], charts[row].inflation, charts[row].n_tests)
                 for row, (name, target) in enumerate(zip(names, targets, strict=True))
             ],
             "has_targets": any(targets),
             "n_hits": sum(hits),
-            "n_top": min(n_top, genes.size),
+            "explorer": explorer.content,
             "left_out": left_out[:NAMES_SHOWN],
             "n_left_out": len(left_out),
             "calibration": _calibration_rows(run),
@@ -65,18 +71,7 @@ def differential_section(run: FinishedRun) -> Section | None:
         },
         facts=_facts(run, hits),
         cautions=tuple(_cautions(run)),
-        data={
-            "qcut": HIT_QVALUE,
-            "layout": [EFFECT_BINS, P_BINS, HISTOGRAM_BINS, QQ_POINTS],
-            "genes": {str(position): str(genes[position]) for position in shown},
-            "groupings": names,
-            "targets": [str(target) for target in targets],
-            "n_cells": n_cells,
-            "hits": hits,
-            "inflation": [None if np.isnan(chart.inflation) else round(chart.inflation, 4) for chart in charts],
-            "charts": [chart.packed for chart in charts],
-            "null": _null_points(run),
-        },
+        data=explorer.data,
     )
 
 

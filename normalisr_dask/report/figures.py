@@ -38,7 +38,7 @@ LEVELS = 8
 #: Up to which ratio a logarithmic axis has labels at 2 and 5, too.
 FEW_DECADES = 50
 #: Labels of a longer one, at most.
-MOST_DECADES = 6
+MOST_DECADES = 5
 STYLE: Any = {  # Matplotlib types every key
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",

@@ -1,11 +1,12 @@
 """What the page needs to draw a grouping's volcano plot, histogram of P and QQ plot, and its top genes, in few bytes.
 
-Of a grouping the page gets its top genes as they are, all others as a coarse 2-D histogram, and quantiles: some 3 kB,
-whatever the number of genes. ``templates/report.js`` reads the bytes in the order in which they are written here.
+Of a grouping, or of a contrast of linear models, the page gets its top genes as they are, all others as a coarse 2-D
+histogram, and quantiles: some 3 kB, whatever the number of genes. ``templates/report.js`` reads the bytes in the order
+in which they are written here.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,8 @@ def grouping_charts(arrays: dict[str, zarr.Array], n_top: int) -> Iterator[Group
     for start in range(0, n_groupings, height):
         block = {name: np.asarray(arrays[name][start : start + height]) for name in NAMES}
         for row in range(block["gamma"].shape[0]):
-            yield _charts({name: values[row] for name, values in block.items()}, n_top)
+            effect, error, log10_p, q = (block[name][row] for name in NAMES)
+            yield charts_of_tests(effect, [error], log10_p, q, n_top)
 
 
 def _rows_at_a_time(n_genes: int, chunk: int) -> int:
@@ -81,9 +83,22 @@ def _rows_at_a_time(n_genes: int, chunk: int) -> int:
     return most // chunk * chunk if most >= chunk else -(-chunk // -(-chunk // most))
 
 
-def _charts(tests: dict[str, Floats], n_top: int) -> GroupingCharts:
-    """Make the charts of the tests of one grouping, by name, NaN for genes that were not tested."""
-    log10_p, effect = tests["log10_pvalue"], tests["gamma"]
+def charts_of_tests(
+    effect: Floats, further: Sequence[Floats], log10_p: Floats, q: Floats, n_top: int
+) -> GroupingCharts:
+    """Make the charts of the tests of one grouping.
+
+    Parameters
+    ----------
+    effect
+        (genes,).
+    further
+        What else the table of top genes shows (genes,) each.
+    log10_p, q
+        log10 of P-values, and Q-values (genes,); NaN for genes that were not tested.
+    n_top
+        Top genes.
+    """
     tested = np.flatnonzero(~np.isnan(log10_p))
     n_top = min(n_top, tested.size)
     by_p = tested[np.argsort(log10_p[tested], kind="stable")]
@@ -91,7 +106,7 @@ def _charts(tests: dict[str, Floats], n_top: int) -> GroupingCharts:
     of_tests = histogram(log10_p[tested], log10=True)
     bins = np.histogram(10.0 ** log10_p[tested], HISTOGRAM_BINS, (0.0, 1.0))[0]
     with np.errstate(divide="ignore", over="ignore"):
-        columns = [effect[top], tests["se"][top], log10_p[top], np.log10(tests["qvalue"][top])]
+        columns = [effect[top], *(values[top] for values in further), log10_p[top], np.log10(q[top])]
         parts = [
             np.array([tested.size, top.size], dtype="<u4"),
             *_background(effect[others], -log10_p[others]),

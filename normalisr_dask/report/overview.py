@@ -1,29 +1,32 @@
 """The sections on the run itself: what was run, what each stage took, and what it warned of."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from normalisr_dask.gene_set_levels import level_titles
-from normalisr_dask.pipeline import TITLES
-from normalisr_dask.report.section import FinishedRun, Section
-from normalisr_dask.settings import RunSettings
+from normalisr_dask.report.section import Section
+from normalisr_dask.settings import LinearModelSettings, RunSettings
+from normalisr_dask.storage.manifest import Manifest
 
-#: Settings that say where files are, and those that name inputs.
+#: Settings that say where files are, and those that are arguments, not options.
 NOT_SHOWN = {"output"}
-DEFAULTS = {field.name: field.default for field in fields(RunSettings)}
+ARGUMENTS = {"store": "STORE", "data": "DATA"}
 
 
-def settings_section(run: FinishedRun) -> Section:
+def settings_section(manifest: Manifest, kind: type[RunSettings] | type[LinearModelSettings]) -> Section:
     """Make the section on what was run: settings, versions, inputs.
 
     Parameters
     ----------
-    run
-        Any run.
+    manifest
+        Of the run.
+    kind
+        Whose settings the manifest has.
     """
-    content = run.manifest.content
+    content = manifest.content
+    defaults = {field.name: field.default for field in fields(kind)}
     rows = [
-        (f"--{name.replace('_', '-')}" if name != "store" else "STORE", _shown(value), not _is_default(name, value))
+        (ARGUMENTS.get(name, f"--{name.replace('_', '-')}"), _shown(value), not _is_default(defaults.get(name), value))
         for name, value in content["settings"].items()
         if name not in NOT_SHOWN
     ]
@@ -47,8 +50,7 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _is_default(name: str, value: Any) -> bool:
-    default = DEFAULTS.get(name)
+def _is_default(default: Any, value: Any) -> bool:
     return value == (list(default) if isinstance(default, tuple) else default)
 
 
@@ -59,16 +61,17 @@ def _facts_of(value: Any) -> str:
     return ", ".join(f"{name} {str(fact)[:16]}" for name, fact in value.items())
 
 
-def stages_section(run: FinishedRun) -> Section:
+def stages_section(manifest: Manifest, titles: Mapping[str, str]) -> Section:
     """Make the section on the time and the memory of every stage.
 
     Parameters
     ----------
-    run
-        Any run.
+    manifest
+        Of the run.
+    titles
+        What to call each stage, in order.
     """
-    titles = TITLES | level_titles(run.settings.get("go_levels", 0))
-    stages = {name: run.manifest.stage(name) for name in titles if run.manifest.is_done(name)}
+    stages = {name: manifest.stage(name) for name in titles if manifest.is_done(name)}
     longest = max((details["seconds"] for details in stages.values()), default=0.0) or 1.0
     return Section(
         "stages",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from normalisr_dask.storage.linear_fits import STAGE
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 
@@ -30,6 +31,32 @@ class FinishedRun:
     def has(self, stage: str) -> bool:
         """Return whether a stage is recorded and stored."""
         return self.manifest.is_done(stage) and self.results.has(stage)
+
+
+@dataclass(frozen=True)
+class FinishedFit:
+    """Linear models whose fit is stored.
+
+    Attributes
+    ----------
+    entries
+        Of the fit, by name.
+    manifest
+        What made it.
+    """
+
+    entries: dict[str, Any]
+    manifest: Manifest
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for."""
+        return dict(self.manifest.content["settings"])
+
+    @property
+    def hits(self) -> dict[str, list[int]]:
+        """Number of significant genes up and down, by contrast."""
+        return dict(self.manifest.stage(STAGE)["hits"])
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
+from report_pages import accessibility_violations, column, watched_page
 from report_runs import NASTY_GENE, NASTY_GUIDE
-
-#: What every page of the report is to satisfy: WCAG 2.2 A and AA, and what axe calls good practice.
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture
 def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """The report, open; what the console says and what is asked for beside the file fails the test."""
-    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
-        page = context.new_page()
-        page.set_default_timeout(5000)
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: complaints.append(f"request: {request.url}"))
-        page.goto(report.as_uri())
+    with watched_page(browser, report) as page:
         yield page
-        assert complaints == [f"request: {report.as_uri()}"]
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +24,8 @@ def tests(finished_run: Path) -> pd.DataFrame:
     return pd.read_parquet(finished_run / "de.parquet")
 
 
-def column(page: Page, table: str, number: int) -> list[str]:
-    cells = page.locator(f"#{table} tbody tr:visible > :nth-child({number})")
-    return [text.strip() for text in cells.all_inner_texts()]
-
-
 def top_genes(tests: pd.DataFrame, grouping: str) -> pd.DataFrame:
     return tests[tests["grouping"] == grouping].sort_values("pvalue")
-
-
-def accessibility_violations(page: Page) -> list[tuple[str, str]]:
-    found: Any = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}}).response["violations"]
-    return [(violation["id"], node["html"][:120]) for violation in found for node in violation["nodes"]]
 
 
 class TestPicker:
@@ -59,7 +36,7 @@ class TestPicker:
     @pytest.mark.parametrize("grouping", [NASTY_GUIDE, "control_g1"])
     def test_top_genes_are_those_of_the_table(self, page: Page, tests: pd.DataFrame, grouping: str) -> None:
         page.get_by_label("Grouping", exact=True).select_option(grouping)
-        assert page.locator("#grouping-name").inner_text() == f"Grouping {grouping}"
+        assert page.locator("#chosen-name").inner_text() == f"Grouping {grouping}"
         expected = top_genes(tests, grouping)
         assert column(page, "top", 1) == [str(gene) for gene in expected["gene"]]
         assert [float(text) for text in column(page, "top", 2)] == pytest.approx(expected["gamma"].tolist(), abs=6e-4)
@@ -72,7 +49,7 @@ class TestPicker:
         assert NASTY_GENE in volcano.locator("text").all_text_contents()
         assert volcano.locator("circle[stroke='var(--ink)'] title").text_content().startswith(NASTY_GENE)  # type: ignore[union-attr]
         assert NASTY_GENE in (volcano.get_attribute("aria-label") or "")
-        assert f"target {NASTY_GENE}" in page.locator("#grouping-facts").inner_text()
+        assert f"target {NASTY_GENE}" in page.locator("#chosen-facts").inner_text()
 
     def test_points_and_shades_stand_for_all_genes(self, page: Page, tests: pd.DataFrame) -> None:
         n_genes = tests["gene"].nunique()
@@ -91,15 +68,15 @@ class TestPicker:
         assert page.get_by_role("button", name="Previous").is_disabled()
         picker.focus()
         page.keyboard.press("ArrowDown")
-        assert page.locator("#grouping-name").inner_text() == f"Grouping {names[1]}"
+        assert page.locator("#chosen-name").inner_text() == f"Grouping {names[1]}"
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")  # the button "Next"
-        assert page.locator("#grouping-name").inner_text() == f"Grouping {names[2]}"
+        assert page.locator("#chosen-name").inner_text() == f"Grouping {names[2]}"
 
     def test_a_row_of_the_table_picks(self, page: Page) -> None:
         page.get_by_role("button", name="control_g2").click()
-        assert page.locator("#grouping-name").inner_text() == "Grouping control_g2"
+        assert page.locator("#chosen-name").inner_text() == "Grouping control_g2"
         assert focused(page).get_attribute("id") == "picker"
 
 
@@ -171,7 +148,7 @@ class TestAppearance:
         page.emulate_media(media="print", color_scheme="dark")
         assert luminance(colour(page, "card")) > 0.9
         assert not page.locator("#picker").is_visible()
-        assert page.locator("#grouping-name").is_visible()
+        assert page.locator("#chosen-name").is_visible()
         box = page.locator(".scroll:has(#options)")
         assert box.evaluate("element => element.scrollHeight <= element.clientHeight + 2")
 

@@ -105,14 +105,16 @@
     const histogram = whole(HISTOGRAM_BINS);
     const expected = real(QQ_POINTS);
     const observed = real(QQ_POINTS);
-    const columns = [whole(nTop), real(nTop), real(nTop), real(nTop), real(nTop)];
-    const genes = columns[0].map((gene, row) => ({
+    const [topGenes, effects] = [whole(nTop), real(nTop)];
+    const further = Array.from({ length: data.further }, () => real(nTop));
+    const [log10P, log10Q] = [real(nTop), real(nTop)];
+    const genes = topGenes.map((gene, row) => ({
       name: data.genes[gene],
-      effect: columns[1][row],
-      error: columns[2][row],
-      log10P: columns[3][row],
-      log10Q: columns[4][row],
-      isHit: columns[4][row] <= Math.log10(data.qcut),
+      effect: effects[row],
+      further: further.map((column) => column[row]),
+      log10P: log10P[row],
+      log10Q: log10Q[row],
+      isHit: log10Q[row] <= Math.log10(data.qcut),
     }));
     const qq = expected.map((value, point) => [value, observed[point]]).filter((pair) => !Number.isNaN(pair[0]));
     return { nTests, background: { low, high, top, shades }, histogram, qq, genes };
@@ -168,7 +170,7 @@
     const named = genes.slice(0, 3).map((gene) => gene.name).join(", ");
     const place = chart("volcano", {
       width: 720, height: 430, x: [Math.min(0, ...effects) - pad, Math.max(0, ...effects) + pad], y: [0, highest],
-      xLabel: "Effect (difference of log-CPM)", yLabel: "−log10 P",
+      xLabel: data.effect, yLabel: "−log10 P",
       says: `Volcano plot of ${name}: effects of ${grouping.nTests} genes against P-values. Smallest P: ${named}. The table of top genes has numbers.`,
     });
     const { svg, atX, atY } = place;
@@ -260,7 +262,7 @@
       const row = document.createElement("tr");
       row.className = gene.isHit ? "hit" : "";
       [
-        [gene.name, gene.name], [fixed(gene.effect, 3), gene.effect], [fixed(gene.error, 3), gene.error],
+        [gene.name, gene.name], ...[gene.effect, ...gene.further].map((value) => [fixed(value, 3), value]),
         [probability(gene.log10P), gene.log10P], [probability(gene.log10Q), gene.log10Q],
       ].forEach(([text, value]) => {
         const cell = row.insertCell();
@@ -277,15 +279,15 @@
   }
 
   function show(row) {
-    const name = data.groupings[row];
+    const name = data.names[row];
     const grouping = unpack(data.charts[row]);
     const target = data.targets[row];
     byId("picker").value = String(row);
     byId("previous").disabled = row === 0;
-    byId("next").disabled = row === data.groupings.length - 1;
-    byId("grouping-name").textContent = `Grouping ${name}`;
-    byId("grouping-facts").textContent = [
-      target ? `target ${target}` : "", `${data.n_cells[row].toLocaleString("en")} cells`,
+    byId("next").disabled = row === data.names.length - 1;
+    byId("chosen-name").textContent = `${data.noun} ${name}`;
+    byId("chosen-facts").textContent = [
+      target ? `target ${target}` : "", data.sizes[row],
       `${data.hits[row].toLocaleString("en")} of ${grouping.nTests.toLocaleString("en")} genes with Q ≤ ${data.qcut}`,
       `genomic inflation ${data.inflation[row] === null ? "unknown" : data.inflation[row].toFixed(3)}`,
     ].filter(Boolean).join(", ");
@@ -293,7 +295,7 @@
     drawHistogram(grouping, name);
     drawQuantiles(grouping, row, name);
     fillTop(grouping.genes);
-    document.querySelectorAll("#groupings [data-row]").forEach((button) => {
+    document.querySelectorAll("[data-row]").forEach((button) => {
       const isChosen = button.dataset.row === String(row);
       button.closest("tr").classList.toggle("chosen", isChosen);
       if (isChosen) button.setAttribute("aria-current", "true");
@@ -302,11 +304,11 @@
   }
 
   const picker = byId("picker");
-  data.groupings.forEach((name, row) => picker.add(new Option(name, String(row))));
+  data.names.forEach((name, row) => picker.add(new Option(name, String(row))));
   picker.addEventListener("change", () => show(Number(picker.value)));
   byId("previous").addEventListener("click", () => show(Number(picker.value) - 1));
   byId("next").addEventListener("click", () => show(Number(picker.value) + 1));
-  byId("groupings").addEventListener("click", (event) => {
+  document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-row]");
     if (!button) return;
     show(Number(button.dataset.row));
