@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import scipy.special
-from comparison import N_CORES, OURS, P_TOLERANCE, TOLERANCE, Arrays, Line, log_p_difference, published
+from association_lines import N_CORES, OURS, P_TOLERANCE, TOLERANCE, Arrays, Line, log_p_difference, published
 
 import normalisr_dask as nd
 from normalisr_dask.storage.count_store_writer import CountStoreWriter

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from association_de import write_store
-from comparison import OURS, Arrays, Line
+from association_lines import OURS, Arrays, Line
 
 from normalisr_dask.testing import simulate_counts
 
