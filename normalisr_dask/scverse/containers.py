@@ -35,8 +35,8 @@ def target(adata: Any, *, copy: bool) -> anndata.AnnData:
         msg = f"expected an AnnData object, found {type(adata).__name__}; for arrays there are nd.qc_reads, nd.de, …"
         raise TypeError(msg)
     if adata.isbacked and (copy or adata.is_view):
-        what = "a copy of AnnData" if copy else "AnnData that results can be written into, found a view of one"
-        msg = f"expected {what} in memory, but its X lies in {adata.filename}; give adata.to_memory()"
+        what = "copied" if copy else "written into through a view"
+        msg = f"AnnData whose X lies on disk cannot be {what} ({adata.filename}); give adata.to_memory()"
         raise ValueError(msg)
     return adata.copy() if copy else adata
 
@@ -103,7 +103,7 @@ def column(table: Table, name: str, what: str) -> pd.Series:
         If there is none of this name; ``what`` says what it was named for.
     """
     if name not in table.columns:
-        msg = f"{what}: there is no column {name!r} in the AnnData object; there are {listing(list(table.columns))}"
+        msg = f"{what}: there is no column {name!r} in the AnnData object; there is {listing(list(table.columns))}"
         raise ValueError(msg)
     values = table[name]
     if isinstance(values, pd.Series):
@@ -129,7 +129,7 @@ def spread(values: Any, chosen: Positions, size: int) -> Any:
 def _matrix(adata: anndata.AnnData, layer: str | None) -> Any:
     if layer is not None:
         if layer not in adata.layers:
-            msg = f"there is no layer {layer!r} in the AnnData object; there are {listing(list(adata.layers))}"
+            msg = f"there is no layer {layer!r} in the AnnData object; there is {listing(list(adata.layers))}"
             raise ValueError(msg)
         return adata.layers[layer]
     if adata.X is None:

@@ -18,25 +18,26 @@ def ranking(names: list[str], genes: NDArray[np.object_], tests: dict[str, Float
     names
         Of the groupings.
     genes
-        Names of the tested genes.
+        Names of all genes: scanpy's plots take no fewer.
     tests
-        effect, se, pvalue, qvalue (groupings, genes).
+        effect, se, pvalue, qvalue (genes, groupings); NaN for genes that were not tested, which come last.
 
     Returns
     -------
     dict
-        names, scores (t = effect / se), logfoldchanges (base 2), pvals, pvals_adj; without a test, 0 and 1.
+        names, scores (t = effect / se, 0 where nothing varies), logfoldchanges (base 2), pvals, pvals_adj.
     """
-    score = np.divide(tests["effect"], tests["se"], out=np.zeros_like(tests["effect"]), where=tests["se"] > 0)
-    order = np.argsort(-score, axis=1, kind="stable")
+    effect, error = tests["effect"], tests["se"]
+    score = np.divide(effect, error, out=np.where(np.isnan(effect), np.nan, 0.0), where=error > 0)
+    order = np.argsort(-score, axis=0, kind="stable")
     columns = {
         "names": (genes[order], "O"),
-        "scores": (np.take_along_axis(score, order, axis=1), "f4"),
-        "logfoldchanges": (np.take_along_axis(tests["effect"], order, axis=1) / math.log(2), "f4"),
-        "pvals": (np.take_along_axis(tests["pvalue"], order, axis=1), "f8"),
-        "pvals_adj": (np.take_along_axis(tests["qvalue"], order, axis=1), "f8"),
+        "scores": (np.take_along_axis(score, order, axis=0), "f4"),
+        "logfoldchanges": (np.take_along_axis(effect, order, axis=0) / math.log(2), "f4"),
+        "pvals": (np.take_along_axis(tests["pvalue"], order, axis=0), "f8"),
+        "pvals_adj": (np.take_along_axis(tests["qvalue"], order, axis=0), "f8"),
     }
     return {
-        name: pd.DataFrame(values.T, columns=names).to_records(index=False, column_dtypes=kind)
+        name: pd.DataFrame(values, columns=names).to_records(index=False, column_dtypes=kind)
         for name, (values, kind) in columns.items()
     }

@@ -112,8 +112,9 @@ def de(
     computed = dask.compute(*(getattr(tested, name) for name in STORED.values()))
     tests = dict(zip(STORED, computed, strict=True))
     tests["qvalue"] = benjamini_hochberg(tests["pvalue"], axis=-1)
-    for name, values in tests.items():
-        adata.varm[f"{key_added}_{name}"] = spread(values.T, normalised.genes, adata.n_vars)
+    of_all = {name: spread(values.T, normalised.genes, adata.n_vars) for name, values in tests.items()}
+    for name, values in of_all.items():
+        adata.varm[f"{key_added}_{name}"] = values
     params = {"reference": reference or "rest", "method": "normalisr", "other_groupings": treated, "use_raw": False}
     params["groupby" if groupings_key is None else "groupings_key"] = groupby or groupings_key
     found: dict[str, Any] = {
@@ -122,7 +123,7 @@ def de(
         "n_cells": np.asarray((groupings != 0).sum(axis=1), dtype=np.int64).ravel(),
     }
     if len(names) <= MOST_RANKED:
-        found |= ranking(names, adata.var_names.to_numpy(dtype=object)[normalised.genes], tests)
+        found |= ranking(names, adata.var_names.to_numpy(dtype=object), of_all)
     adata.uns[key_added] = found
     return adata if copy else None
 
