@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from normalisr_dask.summary import FamilyInflation
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
-COMMANDS = ("ingest", "info", "assign-guides", "run", "demo")
+COMMANDS = ("demo", "ingest", "run", "info", "report", "assign-guides", "pseudobulk", "vooma")
+MADE_BY = "Made by (paths as they were given there)"
 SMALL_CLUSTER = ("--workers", "1", "--memory-limit", "2GB")
 
 
@@ -92,8 +94,15 @@ class TestHelp:
         assert result.returncode == 0
         assert result.stdout == OVERVIEW
         assert result.stderr == ""
-        for command in COMMANDS:
-            assert f"  normalisr-dask {command}" in result.stdout
+        shown = re.findall(r"^[1-5]\. .+\n     normalisr-dask (\S+)", result.stdout, re.MULTILINE)
+        assert shown == ["demo", "ingest", "run", "info", "pseudobulk"]
+        assert len(result.stdout.splitlines()) <= 24
+
+    def test_the_commands_that_it_shows_can_be_typed(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        commands = [line.split()[1:] for line in OVERVIEW.splitlines() if line.startswith("     normalisr-dask ")]
+        for arguments in commands:
+            assert invoke(*arguments, "--help").exit_code == 0
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_command_explains_itself(self, command):
@@ -206,12 +215,13 @@ class TestIngestAndInfo:
             f"genes       {n_genes:,}",
             f"entries     {screen.counts.nnz:,} ({screen.counts.nnz / n_genes / n_cells:.2%} of the matrix)",
             f"counts      {screen.counts.sum():,} in all",
-            "batch (3 labels: 'batch_0', 'batch_1', 'batch_2')",
+            "batch  3 labels: 'batch_0', 'batch_1', 'batch_2'",
             "matrix.mtx.gz",
+            "To test it: normalisr-dask run counts.zarr -o results --groupby guide",
         ):
             assert expected in result.stdout
         assert anndata.read_zarr(tmp_path / "counts.zarr").shape == (n_cells, n_genes)
-        assert invoke("info", tmp_path / "counts.zarr").stdout.splitlines()[1:] == result.stdout.splitlines()[1:]
+        assert normalisr_dask("info", "counts.zarr", folder=tmp_path).stdout == result.stdout
 
     def test_all_options_reach_the_ingest(self, tmp_path, screen):
         cells = ["".join(("other_", name)) for name in screen.cell_names]
@@ -290,9 +300,10 @@ class TestRun:
 
         told = invoke("info", tmp_path / "out")
         assert told.exit_code == 0
-        for expected in ("qc", "normalisation", "de", "coex", "edges", "Settings", "Versions", "min_gene_cells"):
-            assert expected in told.stdout
         assert "not done yet" not in told.stdout
+        made_by = told.stdout.splitlines()[told.stdout.splitlines().index(MADE_BY) + 1]
+        once_more = normalisr_dask(*shlex.split(made_by)[1:], *SMALL_CLUSTER, "--no-report", folder=tmp_path)
+        assert once_more.stderr.count(": done earlier") == 5 == len(once_more.stderr.splitlines())
 
         other = normalisr_dask(*command, "--min-cell-genes", "7", folder=tmp_path)
         assert "out holds another run: it has min_cell_genes = 100, asked for is 7" in error_line(other)

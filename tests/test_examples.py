@@ -46,11 +46,13 @@ def test_every_example_is_run_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+@pytest.mark.slow
 def test_help_does_nothing_else(name: str, tmp_path: Path) -> None:
     assert run(name, "--help", cwd=tmp_path).startswith(f"usage: {name}.py")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_case_control_finds_the_genes_of_the_textbook(pbmc3k: Path, real_data: Path, tmp_path: Path) -> None:
     printed = run("case_control_de", pbmc3k, real_data / "pbmc3k_cell_types.tsv", tmp_path / "out", cwd=tmp_path)
     top = [line.split()[0] for line in printed.splitlines()[3:15]]
@@ -62,6 +64,7 @@ def test_case_control_finds_the_genes_of_the_textbook(pbmc3k: Path, real_data: P
     assert_picture(tmp_path / "out" / "monocytes.png")
 
 
+@pytest.mark.slow
 def test_high_moi_needs_the_other_guides_as_covariates(tmp_path: Path) -> None:
     printed = run("high_moi_screen", "out", "--cells", "3000", cwd=tmp_path).splitlines()
     wrong = {
@@ -108,6 +111,7 @@ def test_slurm_starts_the_workers(tmp_path: Path) -> None:
     assert_picture(tmp_path / "out" / "stages.png")
 
 
+@pytest.mark.slow
 def test_pseudobulk_takes_donors_for_what_they_are(tmp_path: Path) -> None:
     printed = run("pseudobulk_with_donors", "out", cwd=tmp_path)
     found = {

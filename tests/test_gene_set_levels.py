@@ -199,6 +199,7 @@ def test_levels_are_what_the_steps_give(inputs, whole):
         *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("go_lv0", "edges_lv1", "go_lv2")),
     ],
 )
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_bits(inputs, whole, client, tmp_path, end_at):
     settings = settings_of(inputs, tmp_path / "out")
     before = Told(end_at=end_at)
@@ -211,6 +212,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(inputs, whole, client, tm
     assert contents(tmp_path / "out") == contents(whole)
 
 
+@pytest.mark.slow
 def test_levels_are_added_one_by_one(inputs, whole, client, tmp_path):
     output = tmp_path / "out"
     plain = replace(settings_of(inputs, output), go=None)
@@ -314,6 +316,7 @@ class TestCommandLine:
             "go_lv1",
         ]
 
+    @pytest.mark.slow
     def test_run_takes_the_files(self, inputs, whole, client, tmp_path):
         settings = settings_of(inputs, tmp_path / "out")
         arguments = ["run", settings.store, "-o", settings.output, "--coex", "--qcut", "1e-4", "--go", *settings.go]

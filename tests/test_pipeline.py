@@ -79,7 +79,14 @@ def group(settings: RunSettings, stage: str) -> xr.Dataset:
     return xr.open_zarr(Path(settings.output) / "results.zarr", group=stage).load()
 
 
-@pytest.mark.parametrize(("other_groupings", "single"), [("ignore", 0), ("exclude", 1), ("covariates", 4)])
+@pytest.mark.parametrize(
+    ("other_groupings", "single"),
+    [
+        ("ignore", 0),
+        pytest.param("exclude", 1, marks=pytest.mark.slow),
+        pytest.param("covariates", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_run_stores_what_the_steps_give(
     settings: RunSettings,
     screen: SimulatedScreen,
@@ -168,6 +175,7 @@ def test_every_group_opens_with_the_names_of_the_schema(settings: RunSettings, c
                 assert dataset.indexes[dim].is_unique
 
 
+@pytest.mark.slow
 def test_groupings_of_every_form_give_the_same(
     settings: RunSettings, screen: SimulatedScreen, client: Client, tmp_path: Path
 ) -> None:

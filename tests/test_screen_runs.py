@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from distributed import Client
+from distributed import Client, LocalCluster
 from scipy import sparse
 from scipy.stats import false_discovery_control
 
 import normalisr_dask as nd
+from normalisr_dask.cluster import ClusterSettings, connect
 from normalisr_dask.pipeline import run
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.counts import open_counts
@@ -53,9 +54,22 @@ def write(path: Path, text: str) -> str:
 
 @pytest.fixture
 def run_settings(folder: Path, tmp_path: Path) -> RunSettings:
+    return settings_of(folder, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path, two_workers: LocalCluster) -> RunSettings:
+    """A run of every guide, as ``run_settings`` asks for it."""
+    settings = settings_of(folder, folder / "plain")
+    with connect(ClusterSettings(scheduler=two_workers.scheduler_address)) as client:
+        run(settings, client)
+    return settings
+
+
+def settings_of(folder: Path, output: Path) -> RunSettings:
     return RunSettings(
         store=str(folder / "counts.zarr"),
-        output=str(tmp_path / "out"),
+        output=str(output),
         groupings=str(folder / "guides.parquet"),
         min_gene_cells=20,
         min_cell_reads=300,
@@ -88,19 +102,17 @@ def test_testing_targets_is_testing_the_union_of_their_guides(
 
 
 def test_control_guides_as_reference_are_left_out(
-    run_settings: RunSettings, folder: Path, tmp_path: Path, client: Client
+    run_settings: RunSettings, plain: RunSettings, folder: Path, client: Client
 ) -> None:
-    run(run_settings, client)
     without = replace(
         run_settings,
-        output=str(tmp_path / "reference"),
         targets=str(folder / "targets.tsv"),
         test="guides",
         control=("control",),
         control_use="reference",
     )
     summary = run(without, client)
-    expected, found = results(run_settings), results(without)
+    expected, found = results(plain), results(without)
     assert not [name for name in found["grouping"].values if name.startswith("control")]
     assert len(summary.groupings) == found.sizes["grouping"] == expected.sizes["grouping"] - 2
     names = ["pvalue", "gamma", "qvalue"]
@@ -125,10 +137,9 @@ def test_small_groupings_are_left_out_and_listed(run_settings: RunSettings, clie
 
 
 def test_pairs_restrict_tests_and_correction(
-    run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
+    run_settings: RunSettings, plain: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
 ) -> None:
-    run(run_settings, client)
-    every = results(run_settings)
+    every = results(plain)
     names = every["gene"].values[:40]
     pairs = pd.DataFrame(
         [(grouping, gene) for row, grouping in enumerate(simulated.grouping_names[:5]) for gene in names[row::5]],
@@ -158,7 +169,7 @@ def test_pairs_restrict_tests_and_correction(
 
 
 def test_groupings_of_other_cells_come_with_their_names(
-    run_settings: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
+    run_settings: RunSettings, plain: RunSettings, simulated: SimulatedScreen, tmp_path: Path, client: Client
 ) -> None:
     order = np.random.default_rng(1).permutation(len(simulated.cell_names))
     lines = sparse.coo_array(simulated.groupings[:, order])
@@ -170,9 +181,8 @@ def test_groupings_of_other_cells_come_with_their_names(
     asked = replace(
         run_settings, output=str(tmp_path / "mtx"), groupings=matrix, grouping_names=names, grouping_cells=cells
     )
-    run(run_settings, client)
     run(asked, client)
-    xr.testing.assert_identical(results(asked), results(run_settings))
+    xr.testing.assert_identical(results(asked), results(plain))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +257,7 @@ class TestCalibration:
         assert family.family == "tested"
         assert 0 < family.n_tests <= 200
 
+    @pytest.mark.slow
     def test_permutations_are_seeded_and_their_number_may_change(
         self, run_settings: RunSettings, tmp_path: Path, client: Client
     ) -> None:
@@ -318,6 +329,7 @@ def test_with_reference_controls_and_others_excluded_cells_are_compared_with_con
         np.testing.assert_allclose(found["log10_pvalue"][row], wanted.log10_pvalue.compute()[0], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other_groupings", ["exclude", "covariates"])
 def test_cells_of_groupings_too_small_to_test_are_still_in_another_grouping(
     run_settings: RunSettings, tmp_path: Path, client: Client, other_groupings: str

@@ -88,9 +88,10 @@ def info(
     """Tell what is in a count store or an output folder.
 
     Of a count store: cells, genes, entries, the columns of the cell table, where it came from. Of an output folder:
-    which stages are done, with which parameters and versions, and how long they took. Nothing is written.
+    which stages are done and what they found, where report, tables and arrays are, and the command and the versions
+    that made them. Nothing is written.
     """
-    work("store_work").info(path)
+    work("info_work").info(path)
 
 
 @takes_option_groups

@@ -1,23 +1,23 @@
-"""What ``ingest`` and ``info`` do."""
+"""What ``ingest`` does, and what is told of a store."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pandas as pd
 import zarr
 
 from normalisr_dask.cli.display import print_facts, show_bytes
 from normalisr_dask.cli.event_log import event_log
+from normalisr_dask.cli.messages import PROGRAM
 from normalisr_dask.cli.options import LogOptions
-from normalisr_dask.schema import is_of_level, stage_of_level
 from normalisr_dask.storage.count_source import ProgressCallback, ProgressEvent
-from normalisr_dask.storage.count_store import METADATA_KEY, CountStore, open_count_store
+from normalisr_dask.storage.count_store import METADATA_KEY, CountStore
 from normalisr_dask.storage.ingest import ingest as ingest_counts
-from normalisr_dask.storage.locations import as_path, has_file, zarr_store
-from normalisr_dask.storage.manifest import MANIFEST, Manifest
-from normalisr_dask.storage.url_errors import url_errors
+from normalisr_dask.storage.locations import as_path, zarr_store
 from normalisr_dask.validation import listing
-from normalisr_dask.wording import amount, duration
+from normalisr_dask.wording import amount
 
 
 def ingest(
@@ -45,7 +45,7 @@ def ingest(
             overwrite=overwrite,
             progress=show,
         )
-    _print_store(written)
+    print_store(written)
 
 
 @contextmanager
@@ -59,39 +59,47 @@ def show_entries(command: str, log: LogOptions) -> Iterator[ProgressCallback]:
         yield show
 
 
-def info(path: str) -> None:
-    """Tell what is at a path."""
-    with url_errors(path):
-        holds_run = has_file(as_path(path) / MANIFEST)
-    if holds_run:
-        _print_run(path, Manifest.read(path))
-    else:
-        _print_store(open_count_store(path))
+def print_store(store: CountStore) -> None:
+    """Print what a count store holds, and how to go on with it.
 
-
-def _print_store(store: CountStore) -> None:
-    """Print what a count store holds."""
+    Parameters
+    ----------
+    store
+        Whose cell table and provenance are read, too.
+    """
     obs = store.obs()
     size = store.n_cells * store.n_genes
+    columns = {str(name): obs[name] for name in obs.columns}
     facts = {
         "cells": f"{store.n_cells:,}",
         "genes": f"{store.n_genes:,}",
         "entries": f"{store.n_entries:,} ({store.n_entries / max(size, 1):.2%} of the matrix)",
         "counts": f"{store.total_count:,} in all, at most {store.largest_count:,} in one entry ({store.dtype})",
-        "cell table": ", ".join(_column(name, obs[name]) for name in obs.columns) or "names only",
+        "cell table": "columns below" if columns else "names only",
     }
     provenance = zarr.open_group(zarr_store(as_path(store.path)), mode="r").attrs.get(METADATA_KEY, {})
     if isinstance(provenance, dict):
         facts |= _provenance(provenance.get("provenance", {}))
     print_facts(f"Count store {store.path}", facts)
+    if columns:
+        print_facts("Cell table", {name: _column(column) for name, column in columns.items()})
+    grouped = next((name for name, column in columns.items() if _is_of_groups(column)), None)
+    tested = "--groupings FILE" if grouped is None else f"--groupby {shlex.quote(grouped)}"
+    print(f"To test it: {PROGRAM} run {shlex.quote(store.path)} -o results {tested}")
 
 
-def _column(name: str, column: Any) -> str:
+def _is_of_groups(column: pd.Series) -> bool:
+    """Whether cells can be grouped by a column: by 2 labels or more, but not one a cell, and none missing."""
+    return column.dtype.kind not in "fc" and 1 < column.nunique() <= len(column) / 2 and not column.hasnans
+
+
+def _column(column: pd.Series) -> str:
     """Describe a column of the cell table."""
+    missing = f", missing in {column.isna().sum():,}" if column.hasnans else ""
     if column.dtype.kind in "iuf":
-        return f"{name} ({column.dtype})"
+        return f"{column.min():g} to {column.max():g}{missing}"
     labels = column.dropna().unique()
-    return f"{name} ({len(labels):,} labels: {listing(labels, shown=3)})"
+    return f"{len(labels):,} labels: {listing(labels, shown=3)}{missing}"
 
 
 def _provenance(provenance: dict[str, Any]) -> dict[str, str]:
@@ -100,48 +108,3 @@ def _provenance(provenance: dict[str, Any]) -> dict[str, str]:
         return {}
     inputs = ", ".join(f"{item['path']} ({amount(item['bytes'])})" for item in provenance["inputs"])
     return {"made from": inputs, "made": f"{provenance['created']} by version {provenance['normalisr_dask']}"}
-
-
-def _print_run(path: str, manifest: Manifest) -> None:
-    """Print which stages of a run are done, and what made them."""
-    content = manifest.content
-    settings = content["settings"]
-    asked = {
-        "qc": True,
-        "normalisation": True,
-        "de": settings["groupings"] is not None or settings["groupby"] is not None,
-        "calibration": bool(settings.get("permutations")),
-        "coex": settings["coex"] and settings["coex_store"] == "all",
-        "edges": settings["coex"],
-    }
-    asked |= _stages_of_levels(settings, manifest)
-    stages = {
-        stage: _stage(manifest.stage(stage)) if manifest.is_done(stage) else "not done yet"
-        for stage, is_asked in asked.items()
-        if is_asked or manifest.is_done(stage)
-    }
-    print_facts(f"Run in {path}", stages)
-    print_facts(
-        "Settings of the last call",
-        {name: str(value) for name, value in settings.items() if value not in (None, [], "")},
-    )
-    print_facts("Versions", content["versions"])
-
-
-def _stages_of_levels(settings: dict[str, Any], manifest: Manifest) -> dict[str, bool]:
-    """Return the stages of the levels of gene sets, and whether they are asked for."""
-    asked = {}
-    for level in range(settings.get("go_levels", 0) + 1 if settings.get("go") else 0):
-        gene_set = stage_of_level("go", level)
-        if level:
-            asked[stage_of_level("coex", level)] = settings["coex_store"] == "all"
-            asked[stage_of_level("edges", level)] = True
-        asked[gene_set] = True
-        if manifest.is_done(gene_set) and manifest.stage(gene_set)["term"] is None:
-            break  # there is nothing more to remove
-    return asked | {stage: False for stage in manifest.stages() if is_of_level(stage) and stage not in asked}
-
-
-def _stage(details: dict[str, Any]) -> str:
-    """Describe a stage that is done."""
-    return f"{details['note']}; {duration(details['seconds'])}, up to {amount(details['peak_worker_bytes'])} a worker"

@@ -15,9 +15,10 @@ def words(values: np.ndarray) -> np.ndarray:
 
 # fmt: off
 GENERAL = cases(
-    ("unknown command", "runn", "No such command 'runn'. Did you mean 'run'?; try 'normalisr-dask --help'"),
+    ("unknown command", "runn", "No such command 'runn'. Did you mean 'run'? Try 'normalisr-dask --help'"),
     ("unknown option", "--loud", "No such option: --loud; try 'normalisr-dask --help'"),
-    ("mistyped option", "run counts.zarr -o out --grouping guides.tsv", "No such option: --grouping "),
+    ("mistyped option", "run counts.zarr -o out --grouping guides.tsv", "No such option: --grouping; did you mean --groupings or "),
+    ("option without its value", "run counts.zarr -o out --groupby", "'--groupby' requires an argument; try 'normalisr-dask run --help'"),
     ("missing argument", "info", "Missing argument 'STORE|OUT'; try 'normalisr-dask info --help'"),
 )
 
@@ -140,8 +141,12 @@ INGEST = cases(
 
 INFO = cases(
     ("nothing there", "info nowhere.zarr", "there is no count store at nowhere.zarr"),
-    ("empty folder", "info box", "box is not a Zarr store", folder("box")),
-    ("text", "info genes.txt", "genes.txt is not a Zarr store"),
+    ("empty folder", "info box", "box is neither a count store nor the output of a run; `normalisr-dask ingest` makes", folder("box")),
+    ("text", "info genes.txt", "genes.txt is neither a count store nor the output of a run"),
+    ("folder around an output", "info box", "box is neither a count store nor the output of a run; in it are 'results'",
+     folder("box"), folder("box/results"), text("box/results/manifest.json", "{}")),
+    ("arrays of results", "info finished/results.zarr", "finished/results.zarr is a part of the output finished; ask for all of it: normalisr-dask info finished"),
+    ("manifest without a store", "info finished", "manifest.json is damaged: its settings lack 'store'", edit("finished/manifest.json", '"store"', '"sture"')),
     ("store without counts", "info counts.zarr", "counts.zarr is damaged or incompletely copied: X/data is missing",
      remove("counts.zarr/X/data")),
     ("store without a file of counts", "info counts.zarr", "the file X/data/c/0 is missing", remove("counts.zarr/X/data/c/0")),

@@ -151,7 +151,8 @@ def test_a_store_and_a_run_at_urls_are_those_on_disk(files: Any, inputs: Path, s
     assert_same(output, local)
     assert files.cat(f"{BUCKET}/whole/report.html").rstrip().endswith(b"</html>")
     told = finish(start("info", output))
-    assert f"Run in {output}" in told
+    assert f"Output {output}, finished" in told
+    assert f"{output}/results.zarr" in told
     assert "not done yet" not in told
     assert not any(".partial" in name or LEASE in name for name in files.find(BUCKET))
     counts = [anndata.read_zarr(path) for path in (store, inputs / "counts.zarr")]
