@@ -35,7 +35,7 @@ def test_the_commands_of_a_fresh_machine_are_there() -> None:
     (try_it,) = (block for block in blocks("bash") if "pip install" in block)
     assert try_it.splitlines() == [
         "pip install '.[report]' && normalisr-dask demo",
-        "pip install -e '.[test]' && pytest",
+        "pip install -e '.[test]' && pytest -n 2 --dist loadfile",
     ]
 
 
