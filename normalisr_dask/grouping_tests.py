@@ -73,9 +73,10 @@ class GroupingTests:
         """
         form = expression_of(self._stored.expression, "dt")
         if isinstance(form, NormalisedForm):
-            covariates, weights, offset = dask.persist(form.covariates, form.weights, form.log_cpm.cell_offset)
+            parts = (form.log_cpm.cell_offset, form.covariates, form.weights, form.zero_fit)
+            offset, covariates, weights, zero_fit = dask.persist(*parts)
             log_cpm = replace(form.log_cpm, cell_offset=offset)
-            form = replace(form, log_cpm=log_cpm, covariates=covariates, weights=weights)
+            form = replace(form, log_cpm=log_cpm, covariates=covariates, weights=weights, zero_fit=zero_fit)
         lazy = prepare(form, self._stored.covariates)
         (rows,) = dask.persist(lazy.basis.rows)
         gram, to_covariates, *genes = (

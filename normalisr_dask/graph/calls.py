@@ -282,6 +282,16 @@ def no_block() -> tuple[Any, ...]:
 
 def tree_sum(partial_sums: da.Array, *, axis: int) -> da.Array:
     """Return the sum over an axis whose chunks have length 1, added in a tree that depends on the chunks alone."""
+    if partial_sums.numblocks[axis] <= SPLIT_EVERY:  # the same sum in one layer: Dask takes a millisecond for each
+        axes = tuple(range(partial_sums.ndim))
+        return da.blockwise(
+            partial(_add_blocks_and_drop, axis=axis, keepdims=False),
+            axes[:axis] + axes[axis + 1 :],
+            partial_sums,
+            axes,
+            dtype=partial_sums.dtype,
+            meta=np.empty((0,) * (partial_sums.ndim - 1), dtype=partial_sums.dtype),
+        )
     return da.reduction(
         partial_sums,
         chunk=_partial_sum,

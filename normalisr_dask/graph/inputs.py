@@ -145,16 +145,16 @@ def _from_blocks(blocks: Sequence[Any], meta: Any) -> da.Array:
 
     ``da.from_array`` would copy the whole array, and read it once more to name it after its content.
     """
-    return da.concatenate([_one_chunk(block, meta) for block in blocks], axis=1)
-
-
-def _one_chunk(block: Any, meta: Any) -> da.Array:
     name = f"cells-{uuid4().hex}"
-    if dask.config.get("array.query-planning", default=False):  # Dask's planned arrays know no from_delayed yet
-        return da.from_array(block, chunks=block.shape, name=name, asarray=False, meta=meta)
-    return da.from_delayed(
-        dask.delayed(block, name=name, traverse=False), shape=block.shape, dtype=block.dtype, meta=meta
-    )
+    if dask.config.get("array.query-planning", default=False):  # Dask's planned arrays are not made of graphs
+        named = [(f"{name}-{number}", block) for number, block in enumerate(blocks)]
+        return da.concatenate(
+            [da.from_array(block, chunks=block.shape, name=own, asarray=False, meta=meta) for own, block in named],
+            axis=1,
+        )
+    graph = {(name, 0, number): block for number, block in enumerate(blocks)}
+    chunks = ((blocks[0].shape[0],), tuple(block.shape[1] for block in blocks))
+    return da.Array(graph, name, chunks, dtype=meta.dtype, meta=meta)
 
 
 def columns_of(matrix: scipy.sparse.csc_array, cells: slice) -> scipy.sparse.csc_array:

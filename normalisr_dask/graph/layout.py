@@ -259,5 +259,32 @@ def map_genes(
     )
 
 
+def map_pairs(
+    kernel: Kernel,
+    pairs: da.Array,
+    *,
+    by_row: tuple[da.Array, ...],
+    by_gene: tuple[da.Array, ...],
+    shared: tuple[da.Array, ...],
+) -> da.Array:
+    """Return ``kernel(block, *by_row slices, *by_gene slices, *shared)`` per block of rows × genes, of its shape."""
+    arguments: list[Any] = [pairs, ("rows", GENES)]
+    for label, chunks, arrays in (("rows", pairs.chunks[0], by_row), (GENES, pairs.chunks[1], by_gene)):
+        for position, array in enumerate(arrays):
+            axes = tuple(f"{label}-{position}-{axis}" for axis in range(1, array.ndim))
+            arguments += [array.rechunk((chunks, *(-1 for _ in axes))), (label, *axes)]
+    for position, array in enumerate(shared):
+        arguments += [array, tuple(f"shared-{position}-{axis}" for axis in range(array.ndim))]
+    return da.blockwise(
+        kernel,
+        ("rows", GENES),
+        *arguments,
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0, 0)),
+        token=kernel.__name__,
+    )
+
+
 def _constant_call(*arrays: Any, kernel: Kernel, constants: Mapping[str, Any]) -> Any:
     return kernel(*arrays, **constants)

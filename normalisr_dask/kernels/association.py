@@ -133,6 +133,44 @@ def refined_fit(coefficients: Floats, sums: Floats, gram: Floats, *, n_cells: in
     )
 
 
+def fit_of_products(products: Floats, raw: Floats, gram: Floats, *, n_cells: int, rounding: float) -> Floats:
+    """Return coefficients of rows on covariates, and sums of squares as :func:`refined_fit` has them, (rows, q + 3).
+
+    Parameters
+    ----------
+    products
+        Of the rows with the covariates, and last with ones (rows, q + 1).
+    raw
+        Sums of squares (rows,).
+    gram
+        Covariates × covariatesᵀ (q, q).
+    n_cells
+        Number of cells.
+    rounding
+        Share of a raw sum of squares that is no more than rounding.
+    """
+    with_covariates, totals = products[:, :-1], products[:, -1]
+    fit = least_squares(with_covariates, gram)
+    explained = np.einsum("gk,gk->g", fit, with_covariates)
+    left, about_mean = (more_than_rounding(raw - part, rounding * raw) for part in (explained, totals**2 / n_cells))
+    return np.column_stack([fit, left, about_mean, raw])
+
+
+def products_of_residuals(products: Floats, row_fit: Floats, fit: Floats, gram: Floats) -> Floats:
+    """Return Σ_cells of the residuals of rows and genes, (r, genes): Σ y x − (coefficients of x) C Cᵀ (those of y)ᵀ.
+
+    Parameters
+    ----------
+    products
+        Σ_cells y x (r, genes).
+    row_fit, fit
+        Coefficients of the rows (r, q) and of the genes (genes, q) on the covariates.
+    gram
+        Covariates × covariatesᵀ (q, q).
+    """
+    return np.asarray(products - (row_fit @ gram) @ fit.T)
+
+
 def check_squares(squares: Floats, name: str) -> None:
     """Refuse sums of squares that are too large for a floating-point number.
 

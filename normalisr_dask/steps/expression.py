@@ -18,6 +18,7 @@ from normalisr_dask.graph.layout import (
     call_once,
     map_genes,
     map_matrix,
+    map_pairs,
     sum_of_vectors,
     sum_over_cells,
     sum_over_genes,
@@ -260,6 +261,8 @@ class NormalisedForm:
         t (genes,).
     scaling_range
         Smallest and largest t (2,).
+    zero_fit
+        Coefficients of the log-CPM of a zero count on C (1, q).
     fit
         β, k and Σ y² of every gene (genes, q + 2).
     """
@@ -269,6 +272,7 @@ class NormalisedForm:
     weights: da.Array
     gene_scaling: da.Array
     scaling_range: da.Array
+    zero_fit: da.Array
     fit: da.Array
 
     @classmethod
@@ -304,7 +308,7 @@ class NormalisedForm:
             n_cells=n_cells,
             keepvar=keepvar,
         )
-        return cls(log_cpm, covariates, weights, gene_scaling, bounds, fit)
+        return cls(log_cpm, covariates, weights, gene_scaling, bounds, zero_fit, fit)
 
     @classmethod
     def of_fit(
@@ -312,7 +316,7 @@ class NormalisedForm:
     ) -> "NormalisedForm":
         """Return the form whose fit (genes, q + 2) is known already."""
         bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
-        return cls(log_cpm, covariates, weights, gene_scaling, bounds, fit)
+        return cls(log_cpm, covariates, weights, gene_scaling, bounds, log_cpm.zero_fit(covariates), fit)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -363,33 +367,19 @@ class NormalisedForm:
             by_cell={"weights": self.weights},
             adds=True,
         )
-        zero_fit = self.log_cpm.zero_fit(self.covariates)
         node_sums = sum_over_cells(
             implicit.node_products,
             rows,
             width=chebyshev.N_NODES * (self.covariates.shape[0] + 1),
             by_cell=self.by_cell,
-            shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
+            shared={"scaling_range": self.scaling_range, "zero_fit": self.zero_fit},
         )
-        gene_chunks = (entries.chunks[1],)
-        return da.blockwise(
+        return map_pairs(
             implicit.complete_products,
-            ("rows", "genes"),
             entries,
-            ("rows", "genes"),
-            node_sums,
-            ("rows", "nodes"),
-            self.fit.rechunk((*gene_chunks, -1)),
-            ("genes", "fit"),
-            self.gene_scaling.rechunk(gene_chunks),
-            ("genes",),
-            self.scaling_range,
-            ("range",),
-            zero_fit,
-            ("one", "covariates"),
-            concatenate=True,
-            dtype=np.float64,
-            meta=np.empty((0, 0)),
+            by_row=(node_sums,),
+            by_gene=(self.fit, self.gene_scaling),
+            shared=(self.scaling_range, self.zero_fit),
         )
 
     def residuals(self, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
@@ -397,33 +387,39 @@ class NormalisedForm:
         n_covariates, n_cells = covariates.shape
         ones = da.ones((1, n_cells), chunks=(1, covariates.chunks[1]))
         products = self.raw_products(da.concatenate([covariates, ones]).rechunk({0: -1})).T
-        fit = map_genes(coefficients, products[:, :-1], shared=(covariate_gram,), shape=(n_covariates,))
-        raw = self.fit[:, -1].rechunk((products.chunks[0],))
-        removed = (fit * products[:, :-1]).sum(axis=1)
-        left, about_mean = (
-            da.map_blocks(association.more_than_rounding, part, self.rounding * raw, dtype=np.float64)
-            for part in (raw - removed, raw - products[:, -1] ** 2 / n_cells)
+        fit = map_genes(
+            association.fit_of_products,
+            products,
+            self.fit[:, -1].rechunk((products.chunks[0],)),
+            shared=(covariate_gram,),
+            shape=(n_covariates + 3,),
+            n_cells=n_cells,
+            rounding=self.rounding,
         )
-        return Residuals(fit, fit, da.stack([left, about_mean, raw], axis=1).rechunk({1: -1}))
+        coefficients_of_genes = fit[:, :n_covariates]
+        return Residuals(coefficients_of_genes, coefficients_of_genes, fit[:, n_covariates:])
 
     def products(self, rows: da.Array, row_fit: da.Array, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ_cells of residuals of the rows and of the genes, (rows, genes); one pass over the counts."""
-        covariate_products = gram(covariates)
-        # Σ ỹ x̃ = Σ y x − (coefficients of x) (C Cᵀ) (coefficients of y)ᵀ
-        return self.raw_products(rows) - (row_fit @ covariate_products) @ own.fit.T
+        return map_pairs(
+            association.products_of_residuals,
+            self.raw_products(rows),
+            by_row=(row_fit,),
+            by_gene=(own.fit,),
+            shared=(gram(covariates),),
+        )
 
     def group_moments(self, groups: Groups, covariates: da.Array, own: Residuals) -> da.Array:
         """Return Σ over each group's cells of ỹ C, ỹ and ỹ², (genes, groups · (q + 2)); one pass over the counts."""
         n_tested, n_basis, n_groups = covariates.shape[0] + 1, self.covariates.shape[0] + 1, groups.n_groups
         by_cell = {**self.by_cell, "labels": groups.labels, "test_covariates": covariates}
-        zero_fit = self.log_cpm.zero_fit(self.covariates)
         entries = sum_over_cells(
             implicit_groups.entry_group_sums,
             self.log_cpm.counts,
             width=(n_groups, n_tested + n_basis + 1),
             by_cell=by_cell,
             by_gene={"gene_scaling": self.gene_scaling},
-            shared={"zero_fit": zero_fit},
+            shared={"zero_fit": self.zero_fit},
             chained_width=groups.n_in_all * (n_tested + n_basis + 1),
             first=groups.first,
             n_groups=groups.n_groups,
@@ -433,7 +429,7 @@ class NormalisedForm:
             implicit_groups.node_group_sums,
             by_cell,
             shape=(n_groups, chebyshev.N_NODES * (n_basis * n_tested + n_pairs)),
-            shared={"scaling_range": self.scaling_range, "zero_fit": zero_fit},
+            shared={"scaling_range": self.scaling_range, "zero_fit": self.zero_fit},
             first=groups.first,
             n_groups=groups.n_groups,
         )
@@ -444,6 +440,6 @@ class NormalisedForm:
             self.fit.rechunk((*gene_chunks, -1)),
             self.gene_scaling.rechunk(gene_chunks),
             own.first_fit.rechunk((*gene_chunks, -1)),
-            shared=(node_sums, groups.counts, self.scaling_range, zero_fit),
+            shared=(node_sums, groups.counts, self.scaling_range, self.zero_fit),
             shape=(n_groups * (n_tested + 1),),
         )
