@@ -6,16 +6,23 @@ import sys
 import tarfile
 from pathlib import Path
 
+import anndata
 import matplotlib.image
 import pytest
 from slurm import slurm
 
+import normalisr_dask as nd
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECONDS = 300
+#: What an example needs that is no dependency of the package.
+NEEDED = {"scanpy_round_trip": ("scanpy", "igraph")}
 
 
 def run(name: str, *arguments: str | Path, cwd: Path, **environment: str) -> str:
     """Run an example in a process of its own, and return what it prints."""
+    for module in NEEDED.get(name, ()):
+        pytest.importorskip(module, reason=f"the example needs {module}")
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
     variables = os.environ | environment
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=SECONDS, check=False)
@@ -126,3 +133,18 @@ def test_pseudobulk_takes_donors_for_what_they_are(tmp_path: Path) -> None:
     assert n_found > 5 * n_right  # differences between donors, called effects of treatment
     assert (tmp_path / "out" / "treated_b_cells.tsv").read_text().startswith("gene\tlog_fc\tci_l\tci_r\tave_expr\t")
     assert_picture(tmp_path / "out" / "trend.png")
+
+
+@pytest.mark.slow
+def test_scanpy_and_back(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    has_data = "NORMALISR_DASK_TEST_DATA" in os.environ
+    options = ("--matrix", request.getfixturevalue("pbmc3k")) if has_data else ()
+    printed = run("scanpy_round_trip", "out", *options, cwd=tmp_path, MPLBACKEND="agg")
+    firsts = {line.rpartition("first ")[2].split(", ")[0] for line in printed.splitlines() if "genes up" in line}
+    assert len(firsts) >= 4
+    if has_data:
+        assert {"LYZ", "S100A8", "S100A9"} & firsts
+        assert {"CD79A", "MS4A1", "CD74"} & firsts
+    assert_picture(tmp_path / "out" / "markers.png")
+    assert_picture(tmp_path / "out" / "round_trip.png")
+    assert nd.get.de_df(anndata.read_h5ad(tmp_path / "out" / "tested.h5ad"), "0")["gene"].is_unique

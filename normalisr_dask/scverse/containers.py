@@ -21,6 +21,18 @@ Positions = NDArray[np.int64]
 Table = Any
 
 
+def check_anndata(adata: Any) -> None:
+    """Refuse what is no AnnData.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(adata, anndata.AnnData):
+        msg = f"expected an AnnData object, found {type(adata).__name__}; for arrays there are nd.qc_reads, nd.de, …"
+        raise TypeError(msg)
+
+
 def target(adata: Any, *, copy: bool) -> anndata.AnnData:
     """Return what results are written into: the object, or a copy of it.
 
@@ -31,9 +43,7 @@ def target(adata: Any, *, copy: bool) -> anndata.AnnData:
     ValueError
         If it lies on disk, and is a view or to be copied.
     """
-    if not isinstance(adata, anndata.AnnData):
-        msg = f"expected an AnnData object, found {type(adata).__name__}; for arrays there are nd.qc_reads, nd.de, …"
-        raise TypeError(msg)
+    check_anndata(adata)
     if adata.isbacked and (copy or adata.is_view):
         what = "copied" if copy else "written into through a view"
         msg = f"AnnData whose X lies on disk cannot be {what} ({adata.filename}); give adata.to_memory()"
@@ -109,6 +119,23 @@ def column(table: Table, name: str, what: str) -> pd.Series:
     if isinstance(values, pd.Series):
         return values
     return pd.Series(np.asarray(values), index=pd.Index(table.index), name=name)
+
+
+def groupings_of(adata: Any, key: str) -> list[str]:
+    """Return the names of the groupings that were tested.
+
+    Raises
+    ------
+    TypeError
+        If it is no AnnData.
+    ValueError
+        If none were tested.
+    """
+    check_anndata(adata)
+    if key not in adata.uns or "groupings" not in adata.uns[key]:
+        msg = f"there are no tests under {key!r} in the AnnData object; run nd.tl.de first (key names its key_added)"
+        raise ValueError(msg)
+    return [str(name) for name in np.asarray(adata.uns[key]["groupings"])]
 
 
 def in_memory(values: Any) -> Any:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import anndata
-import numpy as np
 import pandas as pd
 
-from normalisr_dask.scverse.containers import column, in_memory, target
+from normalisr_dask.scverse.containers import column, groupings_of, in_memory
 from normalisr_dask.validation import check_choice
 
 COLUMNS = ("effect", "se", "pvalue", "log10_pvalue", "qvalue")
@@ -52,8 +51,6 @@ def de_df(
     ValueError
         If there are no tests under the key, or no such grouping or column.
     """
-    if not isinstance(adata, anndata.AnnData):
-        target(adata, copy=False)
     names = groupings_of(adata, key)
     chosen = names if grouping is None else [grouping] if isinstance(grouping, str) else list(grouping)
     for name in chosen:
@@ -81,17 +78,3 @@ def de_df(
         msg = f"expected some groupings, found an empty list; there are {names}"
         raise ValueError(msg)
     return pd.concat(tables, keys=chosen, names=["grouping", None]).reset_index(level=0).reset_index(drop=True)
-
-
-def groupings_of(adata: anndata.AnnData, key: str) -> list[str]:
-    """Return the names of the groupings that were tested.
-
-    Raises
-    ------
-    ValueError
-        If none were.
-    """
-    if key not in adata.uns or "groupings" not in adata.uns[key]:
-        msg = f"there are no tests under {key!r} in the AnnData object; run nd.tl.de first (key names its key_added)"
-        raise ValueError(msg)
-    return [str(name) for name in np.asarray(adata.uns[key]["groupings"])]

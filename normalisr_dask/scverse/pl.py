@@ -6,8 +6,8 @@ import anndata
 import dask
 import numpy as np
 
-from normalisr_dask.scverse.containers import column, in_memory, target
-from normalisr_dask.scverse.get import de_df, groupings_of
+from normalisr_dask.scverse.containers import check_anndata, column, groupings_of, in_memory
+from normalisr_dask.scverse.get import de_df
 from normalisr_dask.scverse.normalised import KEY
 from normalisr_dask.steps.calibration import inflation
 from normalisr_dask.steps.calibration import qq as quantiles
@@ -79,7 +79,7 @@ def volcano(
     for name, effect, y in zip(table[gene_symbols or "gene"][:n_labels], table["effect"], height, strict=False):
         side = {"xytext": (4, 2)} if effect > 0 else {"xytext": (-4, 2), "ha": "right"}
         axes.annotate(_plain(name), (effect, y), textcoords="offset points", fontsize=8, **side)
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set(xlabel="effect (difference of log-CPM)", ylabel="−log10 P", title=_plain(grouping))
     axes.legend(frameon=False)
     return _finished(axes, show=show)
@@ -153,7 +153,7 @@ def variance_fit(adata: anndata.AnnData, *, key: str = KEY, ax: "Axes | None" = 
     ValueError
         If there is nothing under the key.
     """
-    target(adata, copy=False)
+    check_anndata(adata)
     total, weight, kept = (
         column(adata.obs, f"{key}_{name}", "run nd.pp.normalise first").to_numpy()
         for name in ("log_total_count", "weight", "kept")
@@ -194,7 +194,7 @@ def degree(adata: anndata.AnnData, *, key: str = "coex", ax: "Axes | None" = Non
     ValueError
         If there is nothing under the key.
     """
-    target(adata, copy=False)
+    check_anndata(adata)
     of_genes = column(adata.var, f"{key}_degree", "run nd.tl.coex first").to_numpy()
     axes = _axes(ax)
     degrees, numbers = np.unique(of_genes[of_genes > 0], return_counts=True)
@@ -229,7 +229,7 @@ def trend(adata: anndata.AnnData, *, key: str = "pylimma", ax: "Axes | None" = N
     ValueError
         If there is nothing under the key.
     """
-    target(adata, copy=False)
+    check_anndata(adata)
     kept = adata.uns.get(f"{key}_trend", {})
     if "voom_xy" not in kept:
         msg = f"there is no trend under uns['{key}_trend'] of the AnnData object; run nd.tl.vooma_lm_fit first"
