@@ -90,6 +90,7 @@ def test_bad_input_is_refused(call, message: str, processed: anndata.AnnData) ->
         call(processed)
 
 
+@pytest.mark.slow
 def test_without_matplotlib_only_plots_are_refused() -> None:
     program = (
         "import sys, normalisr_dask as nd\n"
