@@ -14,24 +14,34 @@ Floats = NDArray[np.float64]
 N_NODES = 32
 #: Accepted bound of the interpolation error, relative to the smallest value of an exponential.
 TOLERANCE = 1e-11
+#: Error with which more nodes add nothing.
+ENOUGH = 1e-16
 #: Ranges narrower than this are widened, so that nodes stay apart.
 NARROWEST = 1e-3
 
 
-def nodes(bounds: Floats, n_nodes: int = N_NODES) -> Floats:
-    """Return the nodes (n_nodes,) of the range from bounds[0] to bounds[1]."""
-    low, width = _range(bounds)
-    return np.asarray(low + width * (0.5 + 0.5 * np.cos(_angles(n_nodes))))
+def nodes(node_range: Floats) -> Floats:
+    """Return as many nodes as node_range[2] says, between node_range[0] and node_range[1]."""
+    low, width = _range(node_range)
+    return np.asarray(low + width * (0.5 + 0.5 * np.cos(_angles(int(node_range[2])))))
 
 
-def interpolation_matrix(points: Floats, bounds: Floats, n_nodes: int = N_NODES) -> Floats:
-    """Return V (points, n_nodes) with V @ values-at-nodes = values-at-points, for points within the bounds."""
-    low, width = _range(bounds)
+def interpolation_matrix(points: Floats, node_range: Floats) -> Floats:
+    """Return V (points, nodes) with V @ values-at-nodes = values-at-points, for points within the range."""
+    low, width = _range(node_range)
+    n_nodes = int(node_range[2])
     position = np.clip(2 * (points - low) / width - 1, -1.0, 1.0)
     orders = np.arange(n_nodes)
     to_coefficients = np.cos(np.outer(orders, _angles(n_nodes))) * (2.0 / n_nodes)
     to_coefficients[0] /= 2
     return np.asarray(np.cos(np.outer(np.arccos(position), orders)) @ to_coefficients)
+
+
+def with_all_nodes(sums: Floats, n_nodes: int, axis: int) -> Floats:
+    """Return sums at ``n_nodes`` nodes along an axis, with zeros for the others: shapes are known before the data."""
+    missing = [(0, 0)] * sums.ndim
+    missing[axis] = (0, sums.shape[axis] // n_nodes * (N_NODES - n_nodes))
+    return np.pad(sums, missing)
 
 
 def nodes_needed(bounds: Floats, largest_log_weight: float, tolerance: float) -> int:
@@ -41,7 +51,7 @@ def nodes_needed(bounds: Floats, largest_log_weight: float, tolerance: float) ->
 
 
 def check_range(weights: Floats, scaling: Floats) -> Floats:
-    """Return smallest and largest scaling (2,), if the nodes suffice for e^(2 t L).
+    """Return smallest and largest scaling, and the number of nodes that e^(2 t L) needs, (3,), if so many suffice.
 
     Parameters
     ----------
@@ -56,14 +66,14 @@ def check_range(weights: Floats, scaling: Floats) -> Floats:
         If the weights range too widely.
     """
     bounds = np.array([scaling.min(), scaling.max()])
-    reach = 2 * _range(bounds)[1] * np.abs(np.log(weights)).max()
-    if _error(reach, N_NODES) > TOLERANCE:
+    largest = 2 * np.abs(np.log(weights)).max()
+    if _error(_range(bounds)[1] * largest, N_NODES) > TOLERANCE:
         msg = (
             f"expected cell weights within a factor of about 1000 of each other, found {weights.min():.3g} "
             f"to {weights.max():.3g}; remove outlying cells (qc_outlier), or give dense expression"
         )
         raise ValueError(msg)
-    return bounds
+    return np.append(bounds, nodes_needed(bounds, largest, ENOUGH))
 
 
 def _error(reach: float, n_nodes: int) -> float:

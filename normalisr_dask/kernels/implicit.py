@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_float, scatter_entries
-from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
+from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes, with_all_nodes
 from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import symmetric_pinv
@@ -216,22 +216,17 @@ def node_moments(
     weights
         w (n,).
     scaling_range
-        Smallest and largest gene scaling (2,).
+        From :func:`chebyshev.check_range` (3,).
     """
     basis = with_zero_residual(covariates, cell_offset, zero_fit)
     first, second = covariate_pairs(len(basis))
     growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
-    return np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ zero_log_cpm(cell_offset)])
+    moments = np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ zero_log_cpm(cell_offset)])
+    return with_all_nodes(moments, len(growth), axis=0)
 
 
 def node_products(
-    rows: Block,
-    *,
-    covariates: Floats,
-    cell_offset: Floats,
-    zero_fit: Floats,
-    weights: Floats,
-    scaling_range: Floats,
+    rows: Block, *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, scaling_range: Floats
 ) -> Floats:
     """Return Σ_cells e^(τ L) b row for every row, node τ and row b of C and z̃, (r, m · (q + 1)).
 
@@ -245,7 +240,8 @@ def node_products(
     basis = with_zero_residual(covariates, cell_offset, zero_fit)
     growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
     columns = (growth[:, None, :] * basis).reshape(len(growth) * len(basis), basis.shape[1])
-    return np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
+    products = np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
+    return with_all_nodes(products, len(growth), axis=1)
 
 
 def entry_sums(
@@ -315,7 +311,7 @@ def gene_fit(
     moments
         From :func:`node_moments` (m, pairs + 1).
     scaling_range
-        Smallest and largest gene scaling (2,).
+        From :func:`chebyshev.check_range` (3,).
     zero_fit
         a of z̃ = z − a C (1, q).
     n_cells
@@ -324,7 +320,8 @@ def gene_fit(
         Whether k gives a gene back its variance; 1 otherwise.
     """
     q = sums.shape[1] - 3
-    at_genes = interpolation_matrix(gene_scaling, scaling_range) @ moments
+    at_nodes = interpolation_matrix(gene_scaling, scaling_range)
+    at_genes = at_nodes @ moments[: at_nodes.shape[1]]
     grams = np.empty((len(sums), q + 1, q + 1))
     first, second = covariate_pairs(q + 1)
     grams[:, first, second] = grams[:, second, first] = at_genes[:, :-1]
@@ -412,13 +409,13 @@ def complete_products(
     gene_scaling
         t (G,).
     scaling_range
-        Smallest and largest gene scaling (2,).
+        From :func:`chebyshev.check_range` (3,).
     zero_fit
         a of z̃ = z − a C (1, q).
     """
     at_genes = interpolation_matrix(gene_scaling, scaling_range)
     weights = (at_genes[:, :, None] * in_zero_residual(fit, zero_fit)[:, None, :]).reshape(len(fit), -1)
-    return np.asarray(fit[:, -2] * (entries + node_sums @ weights.T))
+    return np.asarray(fit[:, -2] * (entries + node_sums[:, : weights.shape[1]] @ weights.T))
 
 
 def dense_normalised(

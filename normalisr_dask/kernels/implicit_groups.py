@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, by_columns
-from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes
+from normalisr_dask.kernels.chebyshev import N_NODES, interpolation_matrix, nodes, with_all_nodes
 from normalisr_dask.kernels.exclusive import Labels, group_of_cells
 from normalisr_dask.kernels.implicit import (
     cell_buffers,
@@ -120,9 +120,9 @@ def node_group_sums(
     growths = np.exp(np.outer(nodes(scaling_range), np.log(weights[chosen])))
     once = (basis[:, None] * tested).reshape(len(basis) * len(tested), chosen.size)
     twice = basis[first_row] * basis[second_row]
-    with_tested = [by_group @ (once * growth).T for growth in growths]
-    of_pairs = [by_group @ (twice * growth**2).T for growth in growths]
-    return np.column_stack(with_tested + of_pairs)
+    with_tested = np.column_stack([by_group @ (once * growth).T for growth in growths])
+    of_pairs = np.column_stack([by_group @ (twice * growth**2).T for growth in growths])
+    return np.column_stack([with_all_nodes(sums, len(growths), axis=1) for sums in (with_tested, of_pairs)])
 
 
 def complete_group_moments(
@@ -152,7 +152,7 @@ def complete_group_moments(
     counts
         Σ (C, 1)(C, 1)ᵀ of every group (J, (r + 1)²), C of the test.
     scaling_range
-        Smallest and largest gene scaling (2,).
+        From :func:`chebyshev.check_range` (3,).
     zero_fit
         a of z̃ = z − a C (1, q).
     """
@@ -182,13 +182,14 @@ def _complete(
 
     n_with_tested = at_genes.shape[1] * n_basis * n_tested
     with_tested = node_sums[:, :n_with_tested].reshape(n_groups, -1, n_tested)
+    of_pairs = node_sums[:, N_NODES * n_basis * n_tested :]
     dense = (at_genes[:, :, None] * in_basis[:, None]).reshape(n_genes, -1)
     raw = factor[:, None] * (entries[:, :, :n_tested] + np.einsum("gb,jbr->gjr", dense, with_tested, optimize=True))
 
     first, second = covariate_pairs(n_basis)
     pairs = in_basis[:, first] * in_basis[:, second] * np.where(first == second, 1.0, 2.0)
     dense = (at_genes[:, :, None] * pairs[:, None]).reshape(n_genes, -1)
-    squares = entries[:, :, -1] + dense @ node_sums[:, n_with_tested:].T
+    squares = entries[:, :, -1] + dense @ of_pairs[:, : dense.shape[1]].T
     squares += 2 * np.einsum("gjb,gb->gj", entries[:, :, n_tested:-1], in_basis)
     squares *= factor**2
 

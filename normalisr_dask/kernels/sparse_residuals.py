@@ -182,13 +182,14 @@ def residual_factors(
     # u = e^(t (L − m)) e^(t m): about their middle m, log weights need the fewest nodes.
     middle = 0.5 * (log_weights.max() + log_weights.min()) if log_weights.size else 0.0
     n_nodes = nodes_needed(bounds, np.abs(log_weights - middle).max(initial=0.0), TOLERANCE)
+    node_range = np.append(bounds, n_nodes)
     # z = z̃ + aC for any a: the fit of z on C leaves the least to cancel.
     fit = least_squares((covariates @ zero_log_cpm)[None], covariates @ covariates.T)
     cell_basis = np.vstack([covariates, zero_log_cpm - fit[0] @ covariates])
     at_middle = factor * np.exp(gene_scaling * middle)
     gene_basis = np.column_stack([fit - coefficients, np.ones(len(factor))]) * at_middle[:, None]
-    growth = np.exp(np.outer(nodes(bounds, n_nodes), log_weights - middle))
-    at_genes = interpolation_matrix(gene_scaling, bounds, n_nodes)
+    growth = np.exp(np.outer(nodes(node_range), log_weights - middle))
+    at_genes = interpolation_matrix(gene_scaling, node_range)
     n_rows = n_nodes * len(cell_basis)
     return ResidualFactors(
         deviations,

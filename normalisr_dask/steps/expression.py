@@ -260,7 +260,7 @@ class NormalisedForm:
     gene_scaling
         t (genes,).
     scaling_range
-        Smallest and largest t (2,).
+        Smallest and largest t, and the number of Chebyshev nodes between them, (3,).
     zero_fit
         Coefficients of the log-CPM of a zero count on C (1, q).
     fit
@@ -281,7 +281,7 @@ class NormalisedForm:
     ) -> "NormalisedForm":
         """Normalise log-CPM; one pass over the counts and one over vectors of length cells."""
         n_covariates, n_cells = covariates.shape
-        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(3,))
         zero_fit = log_cpm.zero_fit(covariates)
         by_cell = {"covariates": covariates, "cell_offset": log_cpm.cell_offset, "weights": weights}
         sums = sum_over_cells(
@@ -315,7 +315,7 @@ class NormalisedForm:
         cls, log_cpm: LogCpmForm, covariates: da.Array, weights: da.Array, gene_scaling: da.Array, fit: da.Array
     ) -> "NormalisedForm":
         """Return the form whose fit (genes, q + 2) is known already."""
-        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(2,))
+        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(3,))
         return cls(log_cpm, covariates, weights, gene_scaling, bounds, log_cpm.zero_fit(covariates), fit)
 
     @property
