@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 from normalisr_dask.kernels.p_adjustment import adjust
 from normalisr_dask.pipeline import HIT_QVALUE
 from normalisr_dask.report.explorer import Explorer
-from normalisr_dask.report.figures import FIRST, INK, MUTED, SECOND, Picture, draw_density, draw_histogram, drawing
+from normalisr_dask.report.figures import FIRST, MUTED, SECOND, Picture, draw_density, drawing
 from normalisr_dask.report.grouping_charts import charts_of_tests, top_genes_each
 from normalisr_dask.report.section import FinishedFit, Section
 
 Floats = NDArray[np.float64]
 
-#: Samples of which each has a row in the picture of weights; of more it is a histogram.
+#: Samples of which each has its name in the picture of weights.
 SAMPLES_DRAWN = 30
 #: Samples with the smallest weights that are listed.
 SAMPLES_LISTED = 200
-CURVE_POINTS = 200
+#: Points drawn of a curve, at most.
+POINTS = 200
 
 
 def model_section(fit: FinishedFit) -> Section:
@@ -127,7 +128,7 @@ def _trend(entries: dict[str, Any]) -> Picture:
     known = np.isfinite(points["x"]) & np.isfinite(points["y"])
     x, y = points["x"][known], points["y"][known]
     x_edges, y_edges = (np.histogram_bin_edges(values, bins) for values, bins in ((x, 60), (y, 44)))
-    shown = np.unique(np.linspace(0, line["x"].size - 1, CURVE_POINTS).astype(np.int64))
+    shown = np.unique(np.linspace(0, line["x"].size - 1, POINTS).astype(np.int64))
     with drawing("trend") as draft:
         axes = draft.axes()
         draw_density(axes, np.histogram2d(x, y, bins=(x_edges, y_edges))[0].astype(np.int64), x_edges, y_edges, FIRST)
@@ -149,7 +150,7 @@ def _trend(entries: dict[str, Any]) -> Picture:
 
 
 def _sample_weights(weights: Floats, names: NDArray[np.object_]) -> Picture:
-    """Draw the weight of every sample, or how the weights of many are distributed."""
+    """Draw the weight of every sample, by name, or of many in their order."""
     order = np.argsort(weights, kind="stable")
     is_drawn = weights.size <= SAMPLES_DRAWN
     with drawing("sample-weights", height=max(3.0, 0.9 + 0.19 * weights.size) if is_drawn else 3.0) as draft:
@@ -162,11 +163,13 @@ def _sample_weights(weights: Floats, names: NDArray[np.object_]) -> Picture:
             axes.set_ylim(weights.size - 0.5, -0.5)
             axes.axvline(1, color=MUTED, linestyle="--", linewidth=1.2)
             axes.set_xlim(left=0)
+            axes.set_xlabel("Weight of the sample")
         else:
-            draw_histogram(axes, weights, np.ones(weights.size, dtype=bool), cuts=(), log=False)
-            axes.axvline(1, color=INK, linestyle="--", linewidth=1.2)
-            axes.set_ylabel("samples")
-        axes.set_xlabel("Weight of the sample")
+            shown = np.unique(np.linspace(0, weights.size - 1, POINTS).astype(np.int64))
+            axes.plot(shown + 1, weights[order][shown], "o", color=FIRST, markersize=3)
+            axes.axhline(1, color=MUTED, linestyle="--", linewidth=1.2)
+            axes.set_ylim(bottom=0)
+            axes.set(xlabel="Samples, by their weight", ylabel="Weight of the sample")
         return draft.picture(
             alternative=(
                 f"Weights of {weights.size:,} samples, from {weights[order[0]]:.2f} ({names[order[0]]}) to "

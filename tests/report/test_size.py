@@ -134,6 +134,7 @@ def measured(large_run: Path) -> dict[str, float]:
 
 def test_size_and_memory(measured: dict[str, float]) -> None:
     assert measured["size"] < 5_000_000
+    assert measured["seconds"] < 30
     assert measured["peak"] < 1_000_000_000  # with some 300 MB of imports; the tests alone are 640 MB
     print(f"{measured['size'] / 1e6:.1f} MB in {measured['seconds']:.1f} s, peak {measured['peak'] / 1e6:.0f} MB")
 
