@@ -17,7 +17,11 @@ BENCHMARKS = HERE.parent / "benchmarks"
 def write(folder: Path) -> None:
     """Write all parts, as Markdown that pages include."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {"command_line": command_line(), "result_store": result_store(), "benchmarks": benchmarks(HERE / "benchmarks")}
+    parts = {
+        "command_line": command_line(),
+        "result_store": result_store(),
+        "benchmarks": benchmarks(HERE / "benchmarks"),
+    }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
@@ -96,7 +100,9 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     if isinstance(value, list):
-        return str(len(value)) if any(isinstance(entry, list | dict) for entry in value) else ", ".join(map(shown, value))
+        return (
+            str(len(value)) if any(isinstance(entry, list | dict) for entry in value) else ", ".join(map(shown, value))
+        )
     return str(value)
 
 
