@@ -167,7 +167,7 @@ def main() -> int:
         job = Job(folder, asked.memory_limit, asked.permutations)
         expected, seconds = undisturbed(job)
         measured = {
-            "asked": {key: str(value) for key, value in vars(asked).items()},
+            "asked": {key: value for key, value in vars(asked).items() if key not in ("folder", "output")},
             "results": len(expected),
             "undisturbed": {"seconds": seconds},
             "workers": with_workers_killed(job, expected, interval=asked.interval, generator=generator),
