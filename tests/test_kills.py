@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "kills.py"
-MOMENTS = 6
+MOMENTS = 4
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import zarr
 from normalisr_dask import vooma_lm_fit
 from normalisr_dask.cluster import ClusterSettings, connect, worker_peaks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 N_GENES, N_SAMPLES, SAMPLES_PER_DONOR = 20_000, 5_000, 10
 GENES_AT_A_TIME = 500

@@ -8,7 +8,7 @@ import pytest
 
 from normalisr_dask.cluster import ClusterSettings, connect
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SECONDS = 60
 #: Dask gives up a worker that has not come back after 15 seconds.

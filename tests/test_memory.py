@@ -22,7 +22,7 @@ from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.testing import simulate_counts, write_matrix_market
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 MEGABYTE = 1_000_000

@@ -252,7 +252,7 @@ def test_effects_without_a_variance(expression: np.ndarray, trend: bool) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("use", [(), ("block",), ("sample_weights",), ("block", "sample_weights")])
+@pytest.mark.parametrize("use", [(), ("block", "sample_weights")])
 def test_the_bladder_cancers(real_data: Path, use: tuple[str, ...]) -> None:
     table = pd.read_csv(real_data / "bulk" / "bladderbatch_expr.csv.gz", index_col=0)
     samples = pd.read_csv(real_data / "bulk" / "bladderbatch_samples.csv", index_col=0)

@@ -89,8 +89,8 @@ def print_store(store: CountStore) -> None:
 
 
 def _is_of_groups(column: pd.Series) -> bool:
-    """Whether cells can be grouped by a column: by 2 labels or more, but not one a cell, and none missing."""
-    return column.dtype.kind not in "fc" and 1 < column.nunique() <= len(column) / 2 and not column.hasnans
+    """Whether cells can well be grouped by a column: it has labels, not numbers, some cells of each, and none missing."""
+    return column.dtype.kind not in "iufc" and 1 < column.nunique() <= len(column) / 2 and not column.hasnans
 
 
 def _column(column: pd.Series) -> str:

@@ -85,8 +85,8 @@ class MatrixMarketSource:
         self._transpose = transpose
         self._block_bytes = block_bytes
 
-        genes_path = genes or find_beside(path, GENE_FILES, "gene", "--genes")
-        cells_path = cells or find_beside(path, CELL_FILES, "cell", "--cells")
+        genes_path = genes or find_beside(path, GENE_FILES, "gene", "--genes (assign-guides: --guide-names)")
+        cells_path = cells or find_beside(path, CELL_FILES, "cell", "--cells (assign-guides: --cell-names)")
         self.var, self.obs = read_gene_table(genes_path), read_cell_table(cells_path)
         n_genes, n_cells = header.n_rows, header.n_columns
         if transpose:
@@ -283,5 +283,6 @@ def find_beside(matrix: Path, names: tuple[str, ...], what: str, option: str) ->
     for candidate in [matrix.with_name(prefix + name) for name in names] + [matrix.with_name(name) for name in names]:
         if candidate.is_file():
             return candidate
-    msg = f"no {what} names beside {matrix}: looked for {', '.join(names)}; give a file with {option}"
+    way_out = f"give a file with a name on each line, {option}"
+    msg = f"no {what} names beside {matrix}: looked for {', '.join(names)}; {way_out}"
     raise FileNotFoundError(msg)

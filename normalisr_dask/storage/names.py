@@ -50,7 +50,8 @@ def read_cell_table(path: Path) -> pd.DataFrame:
 def check_length(path: Path, table: pd.DataFrame, expected: int, matrix: Path, what: str) -> None:
     """Refuse a table of names that does not fit its matrix."""
     if len(table) != expected:
-        msg = f"{path} names {len(table)} {what}, but {matrix} has {expected}"
+        hint = f"; its first line is taken for a name, too: {table.index[0]!r}" if len(table) == expected + 1 else ""
+        msg = f"{path} names {len(table)} {what}, but {matrix} has {expected}{hint}"
         raise ValueError(msg)
 
 

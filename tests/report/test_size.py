@@ -16,7 +16,7 @@ from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.storage.result_tables import edge_batch, write_edges
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 N_GROUPINGS, N_GENES, N_CELLS, N_EDGES = 1000, 20_000, 100_000, 1_000_000
 ROWS = 50

@@ -136,6 +136,10 @@ BAD_HEADERS = [
     (GOOD.replace("3 2 3", "3 2147483648 3"), "line 3: more than 2147483647 rows or columns are not supported"),
     (HEADER + "%\n", "is truncated: it ends before its size line"),
     (GOOD.replace("3 2 3", "4 2 3"), "genes.tsv names 3 genes, but .*matrix.mtx has 4"),
+    (
+        GOOD.replace("3 2 3", "2 2 3"),
+        "genes.tsv names 3 genes, but .*matrix.mtx has 2; its first line is taken for a name",
+    ),
     (GOOD.replace("3 2 3", "3 5 3"), "barcodes.tsv names 2 cells, but .*matrix.mtx has 5"),
     (GOOD.replace("3 2 3", "2 3 3"), "2 rows and 3 columns, but there are 3 genes and 2 cells; give --transpose"),
 ]
@@ -201,7 +205,9 @@ def test_missing_files_are_named(tmp_path):
         MatrixMarketSource(tmp_path / "matrix.mtx")
     path = write(tmp_path, GOOD)
     (tmp_path / "genes.tsv").unlink()
-    message = r"no gene names beside .*: looked for features\.tsv\.gz, .*; give a file with --genes"
+    message = (
+        r"no gene names beside .*: looked for features\.tsv\.gz, .*; give a file with a name on each line, --genes"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         MatrixMarketSource(path)
 
