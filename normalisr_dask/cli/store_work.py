@@ -89,7 +89,7 @@ def print_store(store: CountStore) -> None:
 
 
 def _is_of_groups(column: pd.Series) -> bool:
-    """Whether cells can well be grouped by a column: it has labels, not numbers, some cells of each, and none missing."""
+    """Whether a column suggests itself to group cells by: labels, not numbers, some cells of each, none missing."""
     return column.dtype.kind not in "iufc" and 1 < column.nunique() <= len(column) / 2 and not column.hasnans
 
 
