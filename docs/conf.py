@@ -1,5 +1,6 @@
 """How Sphinx builds the site: ``sphinx-build -W docs OUT``, offline; see CONTRIBUTING.md."""
 
+import shutil
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -18,7 +19,6 @@ html_show_sphinx = False
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax"]
 exclude_patterns = ["generated/parts"]
-suppress_warnings = ["toc.empty_glob"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -28,4 +28,6 @@ autosummary_ignore_module_all = False
 numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False
 
+# names that are gone would stay
+shutil.rmtree(HERE / "generated", ignore_errors=True)
 generated_pages.write(HERE / "generated" / "parts")
