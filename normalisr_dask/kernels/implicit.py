@@ -24,7 +24,7 @@ from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_fl
 from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes, with_all_nodes
 from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
-from normalisr_dask.kernels.linear_algebra import symmetric_pinv
+from normalisr_dask.kernels.linear_algebra import stacked_coefficients
 from normalisr_dask.kernels.log_cpm import coded, posterior_mean
 from normalisr_dask.kernels.normalisation import covariate_pairs, panels, variance_factor
 
@@ -326,7 +326,7 @@ def gene_fit(
     first, second = covariate_pairs(q + 1)
     grams[:, first, second] = grams[:, second, first] = at_genes[:, :-1]
     with_covariates = sums[:, :q] + grams[:, q, :q]
-    fitted = np.einsum("gkl,gl->gk", symmetric_pinv(grams[:, :q, :q])[0], with_covariates)
+    fitted = stacked_coefficients(with_covariates, grams[:, :q, :q])
     squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
     residual = squares - np.einsum("gk,gk->g", fitted, with_covariates)
     residual = np.where(residual > ROUNDING * squares, residual, 0.0)

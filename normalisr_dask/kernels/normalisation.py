@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, dense_float
-from normalisr_dask.kernels.linear_algebra import symmetric_pinv
+from normalisr_dask.kernels.linear_algebra import stacked_coefficients
 
 Floats = NDArray[np.float64]
 
@@ -207,8 +207,7 @@ def weighted_coefficients(products: Floats, *, n_covariates: int) -> Floats:
     first, second = covariate_pairs(n_covariates)
     grams = np.empty((products.shape[0], n_covariates, n_covariates))
     grams[:, first, second] = grams[:, second, first] = products[:, : len(first)]
-    inverses = symmetric_pinv(grams)[0]
-    return np.asarray(np.einsum("gkl,gl->gk", inverses, products[:, len(first) : len(first) + n_covariates]))
+    return stacked_coefficients(products[:, len(first) : len(first) + n_covariates], grams)
 
 
 def weighted_squares(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalisr_dask.kernels.linear_algebra import coefficients, cross_product, symmetric_pinv
+from normalisr_dask.kernels.linear_algebra import coefficients, cross_product, stacked_coefficients, symmetric_pinv
 
 
 def gram(seed: int, size: int, rank: int) -> np.ndarray:
@@ -54,3 +54,29 @@ def test_coefficients_are_those_of_least_squares_of_smallest_norm():
     rows = random.normal(size=(6, 50))
     found = coefficients(cross_product(rows, others=covariates), covariates @ covariates.T)
     np.testing.assert_allclose(found, np.linalg.lstsq(covariates.T, rows.T)[0].T, atol=1e-12)
+
+
+@given(st.integers(0, 2**20), st.integers(0, 6))
+def test_stacked_coefficients_are_those_of_the_pseudo_inverse(seed, size):
+    """Of every rank, of diagonals that differ, and next to matrices that cannot be solved."""
+    random = np.random.default_rng(seed)
+    scale = 10.0 ** random.uniform(-2, 2, size=size)
+    grams = np.stack([gram(seed + rank, size, rank) * np.outer(scale, scale) for rank in range(size + 1)])
+    products = np.einsum("nkl,nl->nk", grams, random.normal(size=(size + 1, size)))
+    expected = np.einsum("nkl,nl->nk", symmetric_pinv(grams)[0], products)
+    found = stacked_coefficients(products, grams)
+    fitted, wanted = (np.einsum("nkl,nl->nk", grams, values) for values in (found, expected))
+    np.testing.assert_allclose(fitted, wanted, atol=1e-7 * np.abs(products).max(initial=0))
+    is_full = symmetric_pinv(grams, 1e-4)[1] == size
+    np.testing.assert_allclose(
+        found[is_full], expected[is_full], rtol=1e-7, atol=1e-9 * np.abs(expected).max(initial=0)
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 0), (1, 0)])
+def test_stacked_coefficients_of_values_that_are_not_finite(value, place):
+    matrix = np.eye(2)
+    matrix[place] = matrix[place[::-1]] = value
+    with pytest.raises(ValueError, match="expected finite covariates, weights and scaling factors"):
+        stacked_coefficients(np.ones((2, 2)), np.stack([np.eye(2), matrix]))
