@@ -82,6 +82,10 @@ def test_results_come_back_from_files(suffix: str, tested: anndata.AnnData, tmp_
     nd.tl.de(back, "cell_type", key_added="again")  # what normalise wrote came back, too
     np.testing.assert_array_equal(back.varm["again_effect"], tested.varm["de_effect"])
     assert back.uns["de"]["names"].dtype.names == tested.uns["de"]["names"].dtype.names
+    lazy = read_lazy(path)
+    pd.testing.assert_frame_equal(nd.get.de_df(lazy), nd.get.de_df(tested))
+    nd.tl.de(lazy, "cell_type", key_added="again")
+    np.testing.assert_allclose(lazy.varm["again_effect"], tested.varm["de_effect"], rtol=1e-9)
 
 
 def test_what_cannot_be_written_on_disk_is_refused(files: Path) -> None:
