@@ -42,8 +42,8 @@ import scipy.io
 import scipy.sparse
 import scipy.special
 from association_de import DE_DATA, DE_LINES
-from association_run import RUN_DATA, RUN_LINES
 from association_lines import EXACT_P, N_CORES, OURS, P_TOLERANCE, TOLERANCE, Arrays, Line, log_p_difference, published
+from association_run import RUN_DATA, RUN_LINES
 
 import normalisr_dask as nd
 from normalisr_dask.testing import simulate_counts
