@@ -172,7 +172,7 @@ class TestBesideNormalisr:
         (inputs / "go.obo").write_bytes(gzip.decompress(next((real_data / "go").glob("*.obo.gz")).read_bytes()))
         write_inputs(inputs, pbmc3k, pbmc3k_cell_types[:-2], identifiers(gene_symbols(real_data), counting))
         theirs, ours = copied(inputs, tmp_path, "theirs", "ours")
-        commands = filled(NORMALISE + DIFFERENTIAL.lstrip(), BOUNDS="--gene_cell_prop 0.05", MATRIX="tsv")
+        commands = filled(NORMALISE + DIFFERENTIAL.lstrip(), BOUNDS="--gene_cell_prop 0.15", MATRIX="tsv")
         run_in_shell(theirs, "normalisr", commands)
         run_in_shell(ours, "normalisr-dask", commands)
         both_levels(
