@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from normalisr_dask.cli.app import OVERVIEW, app
 from normalisr_dask.cli.messages import describe, one_line_warnings
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, OtherGroupings, QualityOptions, ScreenOptions
-from normalisr_dask.cli.run_work import inflation_text
+from normalisr_dask.cli.run_work import inflation_text, note_many_left_out
 from normalisr_dask.cluster import ClusterSettings
 from normalisr_dask.pipeline import RunSettings
-from normalisr_dask.summary import FamilyInflation
+from normalisr_dask.summary import FamilyInflation, RunSummary
 from normalisr_dask.testing import SimulatedScreen, simulate_screen, write_cell_ranger_folder
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
@@ -251,7 +251,7 @@ class TestRun:
         for expected in (
             "Plan; nothing was computed",
             "peak of a task",
-            "de: blocks: 1 × 600 cells, 1 × 8 groupings",
+            "de: blocks: 1 × 600 cells, 1 × 8 groupings in 1 submission\n",
             "qc",
             "normalisation",
             "de",
@@ -399,3 +399,11 @@ class TestRun:
 )
 def test_inflation_over_few_tests_is_said_to_be_so(n_tests: int, expected: str):
     assert inflation_text(FamilyInflation("control", n_tests, 6.4581)) == expected
+
+
+@pytest.mark.parametrize(("kept", "is_told"), [(50, False), (49, True)])
+def test_where_most_cells_are_left_out_it_says_by_which_bounds(capsys, kept: int, is_told: bool):
+    summary = RunSummary(100, kept, 300, 247, (), (), None, (), 1.0, 1, 1, "results.zarr", ())
+    note_many_left_out(summary, RunSettings("counts.zarr", "out", min_cell_genes=30))
+    told = capsys.readouterr().err
+    assert ("left out 51 of 100 cells; a cell needed 500 reads (--min-cell-reads) and 30 genes" in told) == is_told

@@ -10,6 +10,7 @@ from rich.table import Table
 from normalisr_dask.cli.computing import computing, settings_of
 from normalisr_dask.cli.display import print_facts, show_stages
 from normalisr_dask.cli.event_log import event_log
+from normalisr_dask.cli.messages import tell
 from normalisr_dask.cli.options import ClusterOptions, GroupingOptions, LogOptions, QualityOptions, ScreenOptions
 from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.cluster import ClusterSettings, cluster_size, connect
@@ -20,7 +21,7 @@ from normalisr_dask.pipeline import run as run_pipeline
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.summary import FamilyInflation, RunSummary
-from normalisr_dask.wording import amount, duration
+from normalisr_dask.wording import amount, counted, duration
 
 GROUPINGS_SHOWN = 10
 #: Below so many tests, genomic inflation is uncertain by a quarter or more.
@@ -73,6 +74,7 @@ def run(
         with computing(cluster_settings) as client, show_stages(stage_titles(settings), events) as progress:
             summary = run_pipeline(settings, client, progress=progress)
         _print_summary(summary)
+        note_many_left_out(summary, settings)
         if report:
             report_of_run(output, events)
 
@@ -131,8 +133,8 @@ def _print_plan(run_plan: RunPlan) -> None:
         if stage.note:
             print(f"  {stage.name}: {stage.note}")
     print(
-        f"Memory limit: {amount(run_plan.memory_limit)} a worker, {run_plan.workers:,} workers "
-        f"with {run_plan.threads_per_worker} tasks at a time each"
+        f"Memory limit: {amount(run_plan.memory_limit)} a worker, {counted(run_plan.workers, 'worker', 'workers')} "
+        f"with {counted(run_plan.threads_per_worker, 'task', 'tasks')} at a time each"
     )
 
 
@@ -159,6 +161,26 @@ def _print_summary(summary: RunSummary) -> None:
     _print_groupings(summary)
     _print_levels(summary)
     print_facts("", facts)
+
+
+def note_many_left_out(summary: RunSummary, settings: RunSettings) -> None:
+    """Say on stderr which bounds to look at where quality control has left out most of the cells.
+
+    Parameters
+    ----------
+    summary
+        Of the run.
+    settings
+        That it was asked for.
+    """
+    left_out = summary.cells_total - summary.cells_kept
+    if left_out > summary.cells_total / 2:
+        tell(
+            "note",
+            f"quality control left out {left_out:,} of {summary.cells_total:,} cells; a cell needed "
+            f"{settings.min_cell_reads:,} reads (--min-cell-reads) and {settings.min_cell_genes:,} genes "
+            "(--min-cell-genes); to take more of them, lower these, with another output folder",
+        )
 
 
 def inflation_text(family: FamilyInflation) -> str:
