@@ -20,6 +20,17 @@ def amount(n_bytes: float) -> str:
     return f"{n_bytes:,.0f} {BYTE_UNITS[-1]}"
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """Write how many there are.
+
+    Examples
+    --------
+    >>> [counted(number, "pass", "passes") for number in (1, 1200)]
+    ['1 pass', '1,200 passes']
+    """
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def duration(seconds: float) -> str:
     """Write a time.
 
