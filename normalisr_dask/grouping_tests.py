@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from normalisr_dask.graph.calls import large_ranges
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.screen import Screen
 from normalisr_dask.settings import RunSettings
@@ -69,16 +70,19 @@ class GroupingTests:
     def _prepared(self) -> Prepared:
         """What all tests share: numbers of genes in memory, vectors of cells with the workers; a pass over the counts.
 
-        Vectors that lay in the graphs would be sent with each of these.
+        Vectors that lay in the graphs would be sent with each of these, and cut anew into what tasks take of them.
         """
         form = expression_of(self._stored.expression, "dt")
+        cells = form.chunks[1]
         if isinstance(form, NormalisedForm):
-            parts = (form.log_cpm.cell_offset, form.covariates, form.weights, form.zero_fit)
-            offset, covariates, weights, zero_fit = dask.persist(*parts)
+            cells = large_ranges(form.log_cpm.counts)
+            vectors = (form.log_cpm.cell_offset, form.covariates, form.weights)
+            in_ranges = (vector.rechunk({-1: cells}) for vector in vectors)
+            offset, own, weights, zero_fit = dask.persist(*in_ranges, form.zero_fit)
             log_cpm = replace(form.log_cpm, cell_offset=offset)
-            form = replace(form, log_cpm=log_cpm, covariates=covariates, weights=weights, zero_fit=zero_fit)
+            form = replace(form, log_cpm=log_cpm, covariates=own, weights=weights, zero_fit=zero_fit)
         lazy = prepare(form, self._stored.covariates)
-        (rows,) = dask.persist(lazy.basis.rows)
+        (rows,) = dask.persist(lazy.basis.rows.rechunk({1: cells}))
         gram, to_covariates, *genes = (
             da.from_array(part, chunks=-1)
             for part in dask.compute(lazy.basis.gram, lazy.basis.to_covariates, *lazy.genes)
@@ -92,7 +96,7 @@ class GroupingTests:
         controls = None
         if single == 1:
             lazy = controls_of(groupings, prepared)
-            (labels,) = dask.persist(lazy.labels)
+            (labels,) = dask.persist(lazy.labels.rechunk(prepared.basis.rows.chunks[1:]))
             in_memory = (da.from_array(part, chunks=-1) for part in dask.compute(lazy.counts, lazy.moments))
             controls = Controls(labels, *in_memory)
         return association_tests(

@@ -68,6 +68,11 @@ class CellRanges:
         return cls(sizes, max(blocks, default=1), chained)
 
 
+def large_ranges(matrix: da.Array) -> tuple[int, ...]:
+    """Return the cells that a task takes of a matrix where sums are large; vectors in such chunks need no cutting."""
+    return CellRanges.of(matrix, LARGE_SUM_BYTES, CHAINED_SUM_BYTES).sizes
+
+
 @dataclass(frozen=True)
 class BlockCall:
     """A kernel with the arrays that its tasks get: what ``blockwise`` is called with.
