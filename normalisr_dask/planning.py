@@ -8,7 +8,14 @@ from dask.utils import format_bytes
 
 from normalisr_dask.graph.calls import SPLIT_EVERY
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES
-from normalisr_dask.graph.memory import TaskPlan, check_fits, dense_block_bytes, sparse_block_bytes, task_allowance
+from normalisr_dask.graph.memory import (
+    TaskPlan,
+    check_fits,
+    dense_block_bytes,
+    sparse_block_bytes,
+    sufficient_limit,
+    task_allowance,
+)
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.grouping_sums import GroupingSums
 from normalisr_dask.kernels.chebyshev import N_NODES
@@ -16,6 +23,7 @@ from normalisr_dask.kernels.principal_component import PANEL_VALUES
 from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.storage.counts import default_cells_per_block
+from normalisr_dask.wording import counted
 
 #: Rounds of read quality control that real data need, more or less.
 QC_ROUNDS = 4
@@ -221,9 +229,7 @@ def plan_run(
     """
     allowed = task_allowance(memory_limit, threads_per_worker)
     at_a_time = workers * threads_per_worker
-    block_entries = BLOCK_ENTRIES
     sums = GroupingSums(store.n_genes, n_groupings, n_covariates, single)
-    groupings_per_block = sums.groupings_per_block(at_a_time)
     gene_pairs = GenePairPlanner(
         coex == "all",
         store.n_entries / max(1, store.n_cells),
@@ -232,23 +238,14 @@ def plan_run(
         at_a_time,
         allowed,
     )
-    while True:
-        cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
-        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, n_covariates, sums)
-        if coex is not None:
-            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
-        if go_levels is not None:
-            tasks["go"] = _gene_set_task(store, cells_per_block)
-        largest = max(tasks.values(), key=lambda task: task.n_bytes)
-        if largest.n_bytes <= allowed:
-            break
-        if largest is tasks.get("de") and groupings_per_block > 1:
-            groupings_per_block = sums.fewer_per_block(groupings_per_block, at_a_time)
-        elif cells_per_block > 1:
-            block_entries //= 2
-        else:
-            break
-    check_fits(largest, memory_limit, threads_per_worker)
+    sizes = _block_sizes(store, sums, gene_pairs, coex, go_levels)
+    sufficient, then = memory_limit, sizes
+    while then.largest.n_bytes > task_allowance(sufficient, threads_per_worker):  # a larger limit makes another plan
+        sufficient = sufficient_limit(then.largest, threads_per_worker)
+        with_more = replace(gene_pairs, task_bytes=task_allowance(sufficient, threads_per_worker))
+        then = _block_sizes(store, sums, with_more, coex, go_levels)
+    check_fits(sizes.largest, memory_limit, threads_per_worker, sufficient=sufficient)
+    cells_per_block, groupings_per_block = sizes.cells_per_block, sizes.groupings_per_block
     cell_blocks, grouping_blocks = (
         math.ceil(size / per_block)
         for size, per_block in ((store.n_cells, cells_per_block), (n_groupings, groupings_per_block))
@@ -265,10 +262,11 @@ def plan_run(
     notes = dict.fromkeys(ENTRY_SECONDS, f"blocks: {cell_blocks:,} × {cells_per_block:,} cells")
     notes |= _notes_of_gene_pairs(tiles, coex, allowed)
     notes["qc"] += f", about {QC_ROUNDS} rounds"
-    notes["de"] += f", {grouping_blocks:,} × {groupings_per_block:,} groupings"
+    submissions = counted(blocks.submissions, "submission", "submissions")
+    notes["de"] += f", {grouping_blocks:,} × {groupings_per_block:,} groupings in {submissions}"
     stages = tuple(
         StagePlan(name, n_tasks[name], *n_bytes[name], task.n_bytes, seconds[name], notes[name])
-        for name, task in tasks.items()
+        for name, task in sizes.tasks.items()
     )
     return RunPlan(
         _of_all_levels(stages, go_levels or 0),
@@ -308,15 +306,56 @@ def _of_all_levels(stages: tuple[StagePlan, ...], last_level: int) -> tuple[Stag
     return tuple(once)
 
 
+@dataclass(frozen=True)
+class _BlockSizes:
+    """Sizes of blocks, and the largest task of each stage that they make."""
+
+    cells_per_block: int
+    groupings_per_block: int
+    tasks: dict[str, TaskPlan]
+
+    @property
+    def largest(self) -> TaskPlan:
+        """The largest task of all."""
+        return max(self.tasks.values(), key=lambda task: task.n_bytes)
+
+
+def _block_sizes(
+    store: CountStore,
+    sums: GroupingSums,
+    gene_pairs: GenePairPlanner,
+    coex: Literal["all", "edges"] | None,
+    go_levels: int | None,
+) -> _BlockSizes:
+    """Return the largest blocks whose tasks fit into the bytes of a task, or the smallest if none do."""
+    allowed, at_a_time = gene_pairs.task_bytes, gene_pairs.workers
+    block_entries, groupings_per_block = BLOCK_ENTRIES, sums.groupings_per_block(at_a_time)
+    while True:
+        cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
+        tasks = _largest_tasks(store, cells_per_block, groupings_per_block, sums)
+        if coex is not None:
+            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
+        if go_levels is not None:
+            tasks["go"] = _gene_set_task(store, cells_per_block)
+        sizes = _BlockSizes(cells_per_block, groupings_per_block, tasks)
+        if sizes.largest.n_bytes <= allowed:
+            return sizes
+        if sizes.largest is tasks.get("de") and groupings_per_block > 1:
+            groupings_per_block = sums.fewer_per_block(groupings_per_block, at_a_time)
+        elif cells_per_block > 1:
+            block_entries //= 2
+        else:
+            return sizes
+
+
 def _largest_tasks(
     store: CountStore,
     cells_per_block: int,
     groupings_per_block: int,
-    n_covariates: int,
     sums: GroupingSums,
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
-    n_genes = store.n_genes
+    n_genes, n_covariates = store.n_genes, sums.n_covariates
     block = sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
     pairs = (n_covariates + 2) * (n_covariates + 1) // 2
     per_gene = dense_block_bytes(n_genes, (n_covariates + 4) ** 2, SPLIT_EVERY // 2)
@@ -389,8 +428,9 @@ def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> di
 def _notes_of_gene_pairs(tiles: TilePlan, coex: Literal["all", "edges"] | None, allowed: int) -> dict[str, str]:
     """Return what to know of the stages of gene pairs."""
     handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
+    passes = counted(len(tiles.groups), "pass", "passes")
     tests = (
-        f"tiles of {tiles.side:,} × {tiles.side:,} genes, {len(tiles.groups):,} passes over the counts, "
+        f"tiles of {tiles.side:,} × {tiles.side:,} genes, {passes} over the counts, "
         f"ranges of cells: {tiles.n_ranges:,}, {handed_over} from worker to worker"
     )
     rows = f"blocks of {rows_of_edges(tiles.n_genes, allowed):,} × {tiles.n_genes:,} genes"

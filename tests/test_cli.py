@@ -338,10 +338,16 @@ class TestRun:
         assert re.search(r"calibration +inflation .* tested, .* control, .* permuted; ", told)
 
     @pytest.mark.slow
-    def test_ctrl_c_is_one_line_and_ends_the_cluster_and_the_same_command_goes_on(self, inputs, store, tmp_path):
+    @pytest.mark.parametrize(
+        ("end", "code", "said"),
+        [pytest.param(signal.SIGINT, 130, "interrupted", id="ctrl-c"), (signal.SIGTERM, 143, "terminated")],
+    )
+    def test_a_signal_is_one_line_and_ends_the_cluster_and_the_same_command_goes_on(
+        self, inputs, store, tmp_path, end, code, said
+    ):
         command = [
             PROGRAM, "run", store, "-o", "out", "--groupings", inputs / "guides.tsv.gz", "--min-gene-cells", "20",
-            "--min-cell-reads", "100", *SMALL_CLUSTER,
+            "--min-cell-reads", "100", "--log-json", "log.json", *SMALL_CLUSTER,
         ]  # fmt: skip
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -351,12 +357,15 @@ class TestRun:
         assert first.startswith("Quality control of reads: done in")
         workers = psutil.Process(process.pid).children(recursive=True)
         assert workers
-        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+        os.killpg(process.pid, end)  # a terminal sends it to every process of the group, and so does SLURM
         stdout, stderr = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == code
         assert stdout == ""
-        assert stderr.splitlines()[-1] == "normalisr-dask: interrupted: run the same command again to go on"
-        assert "Traceback" not in stderr
+        *lines, last = stderr.splitlines()
+        assert last == f"normalisr-dask: {said}: run the same command again to go on"
+        assert all(": done in " in line for line in lines), stderr
+        events = [json.loads(line) for line in (tmp_path / "log.json").read_text().splitlines()]
+        assert (events[-1]["event"], events[-1]["error"]) == ("failed", "interrupted")
         gone, alive = psutil.wait_procs(workers, timeout=10)
         assert gone
         assert alive == []

@@ -403,15 +403,25 @@ def test_plan_of_edges_alone_stores_no_pairs(settings: RunSettings) -> None:
     planned = plan(replace(settings, coex=True, coex_store="edges"), **LIMITS)
     assert [stage.name for stage in planned.stages] == ["qc", "normalisation", "de", "edges"]
     assert planned.stages[-1].bytes_written < 300 * 300
-    assert "passes over the counts" in planned.stages[-1].note
+    assert "1 pass over the counts" in planned.stages[-1].note
 
 
-def test_plan_refuses_what_does_not_fit(settings: RunSettings) -> None:
-    small = LIMITS | {"memory_limit": parse_bytes("350MB")}
+@pytest.mark.parametrize("coex", [False, True], ids=["tests alone", "gene pairs"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("limit", ["350MB", "505MB"])
+def test_plan_refuses_what_does_not_fit_and_names_a_limit_that_does(
+    settings: RunSettings, limit: str, threads: int, *, coex: bool
+) -> None:
+    settings = replace(settings, coex=coex)
+    size = {"memory_limit": parse_bytes(limit), "workers": 2, "threads_per_worker": threads}
     with pytest.raises(
         ValueError, match=r"the largest task .* needs .*, allowed are .*; give --memory-limit .* or more"
-    ):
-        plan(settings, **small)
+    ) as refusal:
+        plan(settings, **size)
+    assert f"({threads} thread{'s' if threads > 1 else ''}, " in str(refusal.value)
+    named = re.search(r"--memory-limit (\S+) or more", str(refusal.value))
+    assert named is not None
+    plan(settings, **(size | {"memory_limit": parse_bytes(named[1])}))
 
 
 def test_smaller_memory_makes_smaller_blocks_and_the_same_results(settings: RunSettings, client: Client) -> None:

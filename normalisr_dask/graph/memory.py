@@ -8,15 +8,20 @@ with the share below the one at which Dask's workers begin to spill. Block sizes
 long as they fit, so that the same data give the same bits whatever the cluster; only a small limit makes them smaller.
 """
 
+import math
 from dataclasses import dataclass
 
 from dask.utils import format_bytes
+
+from normalisr_dask.wording import counted
 
 #: Share of a worker's memory limit that is planned with: Dask spills from 0.6 on.
 USABLE_SHARE = 0.6
 #: Python with its libraries, before any data.
 PROCESS_BYTES = 300 << 20
 FLOAT_BYTES = 8
+#: Limits that are named to people are whole multiples of so many bytes.
+LIMIT_STEP = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,33 @@ def task_allowance(memory_limit: int, threads_per_worker: int) -> int:
     return int((USABLE_SHARE * memory_limit - PROCESS_BYTES) / threads_per_worker)
 
 
-def check_fits(task: TaskPlan, memory_limit: int, threads_per_worker: int) -> None:
+def sufficient_limit(task: TaskPlan, threads_per_worker: int) -> int:
+    """Return the smallest limit of a worker, rounded up as it is named to people, in which a task fits.
+
+    Parameters
+    ----------
+    task
+        What is to fit.
+    threads_per_worker
+        Tasks a worker runs at a time.
+    """
+    needed = ((task.n_bytes + 1) * threads_per_worker + PROCESS_BYTES) / USABLE_SHARE
+    return LIMIT_STEP * math.ceil(needed / LIMIT_STEP)
+
+
+def check_fits(task: TaskPlan, memory_limit: int, threads_per_worker: int, *, sufficient: int | None = None) -> None:
     """Refuse a task that would not fit.
+
+    Parameters
+    ----------
+    task
+        What is to fit.
+    memory_limit
+        Of a worker, in bytes.
+    threads_per_worker
+        Tasks a worker runs at a time.
+    sufficient
+        Limit to name, where that of this task may not do: with a larger limit, the largest task may be larger.
 
     Raises
     ------
@@ -59,12 +89,13 @@ def check_fits(task: TaskPlan, memory_limit: int, threads_per_worker: int) -> No
     allowed = task_allowance(memory_limit, threads_per_worker)
     if task.n_bytes <= allowed:
         return
-    needed = int((task.n_bytes * threads_per_worker + PROCESS_BYTES) / USABLE_SHARE) + (1 << 20)
+    enough = sufficient or sufficient_limit(task, threads_per_worker)
     fewer_threads = ", or fewer --threads-per-worker" if threads_per_worker > 1 else ""
     msg = (
         f"the largest task ({task.name}) needs {format_bytes(task.n_bytes)}, allowed are "
-        f"{format_bytes(max(allowed, 0))} of a worker's {format_bytes(memory_limit)} ({threads_per_worker} threads, "
-        f"{format_bytes(PROCESS_BYTES)} for the process); give --memory-limit {needed / 1e9:.2f}GB or more"
+        f"{format_bytes(max(allowed, 0))} of a worker's {format_bytes(memory_limit)} "
+        f"({counted(threads_per_worker, 'thread', 'threads')}, {format_bytes(PROCESS_BYTES)} for the process); "
+        f"give --memory-limit {enough / 1e9:.2f}GB or more"
         f"{fewer_threads}"
     )
     raise ValueError(msg)

@@ -32,7 +32,9 @@ def test_a_task_that_does_not_fit_is_refused_with_a_limit_that_suffices(threads)
     message = str(refusal.value)
     assert ("fewer --threads-per-worker" in message) == (threads > 1)
     suggested = float(re.search(r"--memory-limit ([\d.]+)GB", message).group(1))
-    check_fits(task, int((suggested + 0.005) * 1e9), threads)
+    check_fits(task, round(suggested * 1e9), threads)
+    with pytest.raises(ValueError, match="the largest task"):
+        check_fits(task, round((suggested - 0.01) * 1e9), threads)
 
 
 def test_a_limit_below_the_process_itself_allows_nothing():
