@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import biothings_client
-import goatools.anno.gaf_reader  # noqa: F401 - binds stdout when first imported, so not in a test that replaces it
+import goatools.associations  # noqa: F401 - binds stdout when first imported, so not in a test that replaces it
 import numpy as np
 import sklearn.decomposition
 from numpy.typing import NDArray
