@@ -10,12 +10,13 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import dask
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
@@ -24,6 +25,7 @@ from distributed import Client, LocalCluster, Security, Worker
 from distributed.system import memory_limit as machine_memory
 
 from normalisr_dask.cluster_connection import address_in_file, client_of_scheduler
+from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
 from normalisr_dask.process_memory import bytes_read, peak_bytes
 from normalisr_dask.validation import check_count
 from normalisr_dask.worker_plugin import OneThreadInLibraries
@@ -33,7 +35,10 @@ _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
 # Dask gives each of these a level of its own.
 _NOISY_LOGGERS = ("distributed", "distributed.client", "asyncio", "tornado", "tornado.application")
 _SHARE_OF_MEMORY = 0.8
-_SMALLEST_MEMORY_LIMIT = 2**26
+# Python with its libraries and a block of counts take up to 370 MB; above 80 % of its limit a worker begins nothing.
+_SMALLEST_MEMORY_LIMIT = 500_000_000
+# A worker that is killed while it starts takes the start of all with it.
+_ATTEMPTS = 3
 _ONE_THREAD = {
     "OMP_NUM_THREADS": 1,
     "MKL_NUM_THREADS": 1,
@@ -47,6 +52,8 @@ _CONFIGURATION = {
     # A worker that died is started anew; Dask gives it up where that takes 15 seconds, as on a busy machine or if it
     # dies again meanwhile, and without any workers a run would wait for ever.
     "distributed.deploy.lost-worker-timeout": "365 days",
+    # Workers that a task may lose before it is blamed; Dask's 3 are soon reached where somebody else kills them.
+    "distributed.scheduler.allowed-failures": 10,
     # Vectors of length cells lie in the graphs, 8 MB for a million cells; Dask warns of 10 MB.
     "distributed.admin.large-graph-warning-threshold": "1 GB",
 }
@@ -57,6 +64,7 @@ _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": 1 << 30,
     "MALLOC_TRIM_THRESHOLD_": 128 << 20,
 }
+Answer = TypeVar("Answer")
 
 
 class ClusterSize(NamedTuple):
@@ -78,7 +86,8 @@ class ClusterSettings:
     scheduler_file
         File that ``dask scheduler --scheduler-file`` writes. Without either, a local cluster is started.
     workers
-        Processes of the local cluster; by default as many as make workers × threads the number of cores.
+        Processes of the local cluster; by default as many as make workers × threads the number of cores, or fewer, such
+        that each gets 500 MB.
     threads_per_worker
         Tasks that a worker of the local cluster runs at a time.
     memory_limit
@@ -100,6 +109,8 @@ class ClusterSettings:
         If a running scheduler is named twice, by no address, or with options that only shape a local cluster.
     ValueError
         If workers, threads or bytes are too few; if there are TLS files but no ``tls://``, or not all that are needed.
+    ValueError
+        If TLS files do not hold what they should.
     FileNotFoundError
         If a TLS file does not exist.
     """
@@ -122,7 +133,7 @@ class ClusterSettings:
         if self.workers is not None:
             check_count(self.workers, "workers", minimum=1)
         if self.memory_limit is not None and self.memory_limit < _SMALLEST_MEMORY_LIMIT:
-            msg = f"--memory-limit is {self.memory_limit:,} bytes a worker, less than Python takes; give 500MB or more"
+            msg = f"--memory-limit is {self.memory_limit:,} bytes a worker, too few to work with; give 500MB or more"
             raise ValueError(msg)
         if self.scheduler is not None and self.scheduler_file is not None:
             msg = "give either the scheduler's address or its scheduler file, not both"
@@ -146,8 +157,10 @@ class ClusterSettings:
         -------
         ClusterSize
         """
-        workers = self.workers or max(1, cpu_count() // self.threads_per_worker)
-        limit = self.memory_limit or int(_SHARE_OF_MEMORY * machine_memory() / workers)
+        memory = int(_SHARE_OF_MEMORY * machine_memory())
+        most_workers = min(cpu_count() // self.threads_per_worker, memory // _SMALLEST_MEMORY_LIMIT)
+        workers = self.workers or max(1, most_workers)
+        limit = self.memory_limit or memory // workers
         return ClusterSize(workers, self.threads_per_worker, limit)
 
     def _refuse_local_options(self) -> None:
@@ -179,6 +192,7 @@ class ClusterSettings:
             if path is not None and not Path(path).is_file():
                 msg = f"--{name.replace('_', '-')}: there is no file {path}"
                 raise FileNotFoundError(msg)
+        check_tls_files(self.tls_ca, self.tls_cert, self.tls_key)
         if self.scheduler is not None and not self.scheduler.startswith("tls://"):
             msg = f"with TLS files the scheduler's address must start with tls://, not {self.scheduler!r}"
             raise ValueError(msg)
@@ -260,9 +274,9 @@ def memory_limits(client: Client) -> dict[str, int]:
     -------
     dict
         Bytes by worker address; for a worker without a limit the memory of its machine. A worker that has just died is
-        left out.
+        left out; if all have, one is waited for.
     """
-    return dict(client.run(_memory_limit, on_error="ignore"))
+    return _answers(client, _memory_limit)
 
 
 def cluster_size(client: Client) -> ClusterSize:
@@ -278,8 +292,8 @@ def cluster_size(client: Client) -> ClusterSize:
     ClusterSize
         With the most threads and the least memory that a worker has.
     """
-    limits = memory_limits(client)
-    return ClusterSize(len(limits), max(client.nthreads().values()), min(limits.values()))
+    limits, threads = memory_limits(client), _answers(client, _threads)
+    return ClusterSize(len(limits), max(threads.values()), min(limits.values()))
 
 
 @contextmanager
@@ -291,11 +305,23 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     security = _security(settings)
     with (
         _quiet_logs(),
-        _local_cluster(settings, security) as cluster,
+        _started(partial(_local_cluster, settings, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
-        client.register_plugin(OneThreadInLibraries())
+        _started(partial(client.register_plugin, OneThreadInLibraries()))
         yield client
+
+
+def _started(start: Callable[[], Answer]) -> Answer:
+    """Do what fails if a worker is killed meanwhile, and again if it does."""
+    failures: list[Exception] = []
+    while len(failures) < _ATTEMPTS:
+        try:
+            return start()
+        except (OSError, RuntimeError) as error:
+            failures.append(error)
+    msg = f"the local workers could not be started ({failures[-1]}); run the same command again"
+    raise RuntimeError(msg) from failures[-1]
 
 
 def _local_cluster(settings: ClusterSettings, security: Security | None) -> LocalCluster:
@@ -346,13 +372,10 @@ def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
 
 
 def _security(settings: ClusterSettings) -> Security | None:
-    """Use one certificate for every role; without files Dask's own configuration stays in force."""
-    if settings.tls_ca is None:
+    """Use the files, if there are any; without them Dask's own configuration stays in force."""
+    if settings.tls_ca is None or settings.tls_cert is None:
         return None
-    roles = ("client", "scheduler", "worker")
-    certificates = {f"tls_{role}_cert": settings.tls_cert for role in roles}
-    keys = {f"tls_{role}_key": settings.tls_key for role in roles if settings.tls_key is not None}
-    return Security(tls_ca_file=settings.tls_ca, require_encryption=True, **certificates, **keys)
+    return security_of_files(settings.tls_ca, settings.tls_cert, settings.tls_key)
 
 
 @contextmanager
@@ -368,6 +391,20 @@ def _quiet_logs() -> Iterator[None]:
         gc.collect()  # asyncio complains of abandoned tasks when they are collected
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _answers(client: Client, question: Callable[..., Answer]) -> dict[str, Answer]:
+    """Ask all workers that live; if all have just died, wait for one."""
+    answers: dict[str, Answer] = {}
+    while not answers:
+        client.wait_for_workers(1)
+        answers = dict(client.run(question, on_error="ignore"))
+    return answers
+
+
+def _threads(dask_worker: Worker) -> int:
+    """Tell, inside a worker, how many tasks it runs at a time."""
+    return dask_worker.state.nthreads
 
 
 def _memory_limit(dask_worker: Worker) -> int:

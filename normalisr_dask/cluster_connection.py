@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 from distributed import Client, Security
 from distributed.comm import CommClosedError
 from distributed.core import rpc
-from distributed.utils import LoopRunner, import_term
+from distributed.utils import LoopRunner
 from distributed.versions import VersionMismatchWarning
 
+from normalisr_dask.cluster_encryption import configured_security
 from normalisr_dask.cluster_versions import SameVersions, refuse_other_versions
 from normalisr_dask.worker_plugin import OneThreadInLibraries
 
@@ -79,6 +79,8 @@ def client_of_scheduler(
 
     Raises
     ------
+    ValueError
+        If the address is that of an encrypted scheduler, and nothing says how to encrypt.
     ConnectionError
         If no scheduler answers in time, or something else answers.
     ConnectionError
@@ -86,7 +88,7 @@ def client_of_scheduler(
     ConnectionError
         If the scheduler goes away while the block lasts.
     """
-    with _answering_client(address, security or _configured_security(address), answer_seconds) as client:
+    with _answering_client(address, security or configured_security(address), answer_seconds) as client:
         try:
             _prepare_workers(client, address, worker_seconds)
             yield client
@@ -168,9 +170,3 @@ def _prepare_workers(client: Client, address: str, seconds: float) -> None:
             f"({type(error).__name__}: {error}); start them in the environment that runs this command"
         )
         raise ConnectionError(msg) from error
-
-
-def _configured_security(address: str) -> Security:
-    """Take what Dask's own configuration says, as its client does."""
-    loader = dask.config.get("distributed.client.security-loader", None)
-    return (import_term(loader)({"address": address}) if loader else None) or Security()

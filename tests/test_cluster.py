@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from dask.system import cpu_count
+from distributed import Scheduler
 from threadpoolctl import threadpool_info
 from tls_files import tls_files
 
@@ -51,6 +52,10 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info()]
 
 
+def allowed_failures(dask_scheduler: Scheduler) -> int:
+    return dask_scheduler.allowed_failures
+
+
 @pytest.fixture(scope="module")
 def client():
     with pytest.MonkeyPatch.context() as patch:
@@ -67,6 +72,9 @@ class TestLocalCluster:
         assert sorted(client.nthreads().values()) == [1, 1]
         assert list(memory_limits(client).values()) == [LIMIT, LIMIT]
         assert cluster_size(client) == (2, 1, LIMIT)
+
+    def test_a_task_may_lose_more_workers_than_dask_allows(self, client):
+        assert client.run_on_scheduler(allowed_failures) == 10
 
     def test_libraries_have_one_thread_even_where_the_environment_asks_for_more(self, client):
         for threads in client.run(blas_threads).values():
@@ -151,6 +159,21 @@ def test_sizes_fill_the_machine_by_default():
     assert ClusterSettings(workers=3, threads_per_worker=2, memory_limit=LIMIT).local_size() == (3, 2, LIMIT)
 
 
+SMALL_MACHINE = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_RSS, (10**9, 10**9))  # Dask takes it for the machine's memory
+from normalisr_dask.cluster import ClusterSettings
+
+print(*ClusterSettings().local_size())
+"""
+
+
+def test_a_small_machine_has_no_more_workers_than_have_enough_memory():
+    done = subprocess.run([sys.executable, "-c", SMALL_MACHINE], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1 800000000\n"
+
+
 def test_it_is_encrypted_when_asked(tmp_path):
     settings = ClusterSettings(workers=1, **tls_files(tmp_path).settings())
     with connect(settings) as client:
@@ -167,6 +190,18 @@ def test_half_an_encryption_is_refused(tmp_path):
         ClusterSettings(tls_ca=files.authority, tls_cert="nowhere.pem")
     with pytest.raises(ValueError, match=r"address must start with tls://, not 'tcp://127.0.0.1:1'"):
         ClusterSettings(scheduler="tcp://127.0.0.1:1", **files.settings())
+
+
+def test_tls_files_that_dask_could_not_use_are_refused(tmp_path):
+    (tmp_path / "others").mkdir()
+    files, others = tls_files(tmp_path), tls_files(tmp_path / "others")
+    refused = "cannot be read as a certificate and its private key; expected PEM, the key without a passphrase"
+    with pytest.raises(ValueError, match=rf"--tls-cert: .*certificate\.pem {refused}"):
+        ClusterSettings(tls_ca=files.authority, tls_cert=files.certificate)
+    with pytest.raises(ValueError, match=rf"--tls-key: .*certificate\.pem and .*others/key\.pem {refused}"):
+        ClusterSettings(tls_ca=files.authority, tls_cert=files.certificate, tls_key=others.key)
+    with pytest.raises(ValueError, match=r"--tls-ca: .*/key\.pem cannot be read as the certificate of an authority"):
+        ClusterSettings(tls_ca=files.key, tls_cert=files.certificate, tls_key=files.key)
 
 
 def test_settings_that_contradict_each_other_are_refused():
@@ -187,8 +222,10 @@ def test_sizes_that_cannot_work_are_refused():
         ClusterSettings(workers=0)
     with pytest.raises(ValueError, match="threads_per_worker must be at least 1, not -1"):
         ClusterSettings(threads_per_worker=-1)
-    with pytest.raises(ValueError, match="memory-limit is 1,000 bytes a worker"):
-        ClusterSettings(memory_limit=1000)
+    with pytest.raises(
+        ValueError, match="memory-limit is 499,999,999 bytes a worker, too few to work with; give 500MB"
+    ):
+        ClusterSettings(memory_limit=499_999_999)
 
 
 def test_memory_is_read_with_its_unit():

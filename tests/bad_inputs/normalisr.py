@@ -52,6 +52,7 @@ COUNTS = cases(
     ("covariates of other cells", "lcpm counts.tsv l s c -c two_cells.tsv", "two_cells.tsv has 2 columns (cells), but counts.tsv has 3"),
     ("covariates in no folder", "lcpm counts.tsv l s none/c", "none to write c into"),
     ("scales in a folder", "lcpm counts.tsv l box c", "box is a folder and no Zarr store", folder("box")),
+    ("memory that is too small", "lcpm counts.tsv l s c --memory-limit 400MB", "--memory-limit is 400,000,000 bytes a worker, too few to work with"),
     ("negative threads", "lcpm counts.tsv l s c -n -1", "Invalid value for '-n'"),
     ("cell without counts", "lcpm empty.tsv l s c", "cell", text("empty.tsv", "0\t1\n0\t2\n")),
     ("Matrix Market cut off", "lcpm plain/matrix.mtx l s c", "plain/matrix.mtx, line 8: expected 'row column value'", cut("plain/matrix.mtx")),
