@@ -6,6 +6,7 @@ The programs are real processes, killed at moments that their own files tell.
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anndata
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -38,6 +40,8 @@ pytestmark = pytest.mark.slow
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 STAGES = ["qc", "normalisation", "de", "calibration", "coex", "edges"]
 N_WORKERS = 2
+#: So many that the sums of their tests take several submissions.
+N_GROUPINGS = 400
 #: For a program to end or to come to a moment, on a busy machine and with kernels still to be compiled.
 PROGRAM_SECONDS = 150
 #: For what a killed program has started to end by itself.
@@ -251,8 +255,8 @@ def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Resul
     assert_same(output, whole)
 
 
-def chunks_of_gene_pairs(folder: Path) -> dict[str, int]:
-    """Return when the chunks of gene pairs were written, those of an unfinished stage or of a published one."""
+def chunks_of_tests(folder: Path) -> dict[str, int]:
+    """Return when the chunks of P-values were written, those of an unfinished stage or of a published one."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
         for path in (folder / "pvalue" / "c").rglob("*")
@@ -263,14 +267,57 @@ def chunks_of_gene_pairs(folder: Path) -> dict[str, int]:
 def test_tiles_that_stand_are_not_made_again(inputs: Path, whole: Results, tmp_path: Path) -> None:
     output = tmp_path / "out"
     process = start(run_arguments(inputs, output))
-    wait_for(lambda output: bool(chunks_of_gene_pairs(output / "work" / "coex")), output, process)
+    wait_for(lambda output: bool(chunks_of_tests(output / "work" / "coex")), output, process)
     kill(process, with_workers=True)
-    stand = chunks_of_gene_pairs(output / "work" / "coex")
+    stand = chunks_of_tests(output / "work" / "coex")
     assert stand
     finish(start(run_arguments(inputs, output)))
-    assert stand.items() <= chunks_of_gene_pairs(output / "results.zarr" / "coex").items()
+    assert stand.items() <= chunks_of_tests(output / "results.zarr" / "coex").items()
     assert_same(output, whole)
     assert not (output / "work").exists()
+
+
+def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path) -> None:
+    random, n_cells = np.random.default_rng(5), 6000
+    guide = np.where(random.random(n_cells) < 0.3, -1, random.integers(N_GROUPINGS, size=n_cells))
+    (cells,) = np.nonzero(guide >= 0)
+    groupings = scipy.sparse.coo_array((np.ones(cells.size, dtype=int), (guide[cells], cells)), (N_GROUPINGS, n_cells))
+    write_matrix_market(tmp_path / "groupings.mtx", groupings.tocsc())
+    (tmp_path / "names.txt").write_text("".join(f"guide{number}\n" for number in range(N_GROUPINGS)))
+
+    def arguments(output: Path) -> list[str]:
+        named = ["--groupings", tmp_path / "groupings.mtx", "--grouping-names", tmp_path / "names.txt"]
+        others = [
+            "--other-groupings",
+            "exclude",
+            "--min-grouping-cells",
+            1,
+            "--no-report",
+            "--workers",
+            N_WORKERS,
+            "--memory-limit",
+            "1GB",
+        ]
+        return [str(word) for word in ("run", inputs / "counts.zarr", "-o", output, *named, *others)]
+
+    planned = subprocess.run(
+        [PROGRAM, *arguments(tmp_path / "out"), "--dry-run"], capture_output=True, text=True, check=True
+    )
+    submissions = re.search(r"de: blocks: .* groupings in (\d+) submissions\n", planned.stdout)
+    assert submissions is not None, planned.stdout
+    assert int(submissions[1]) == 2
+    finish(start(arguments(tmp_path / "whole")))
+
+    output = tmp_path / "out"
+    process = start(arguments(output))
+    wait_for(lambda output: bool(chunks_of_tests(output / "work" / "de")), output, process)
+    kill(process, with_workers=True)
+    stand = chunks_of_tests(output / "work" / "de")
+    finish(start(arguments(output)))
+    made = chunks_of_tests(output / "results.zarr" / "de")
+    assert stand.items() <= made.items()
+    assert 0 < len(stand) < len(made)
+    assert result_digests(output) == result_digests(tmp_path / "whole")
 
 
 def permutations(output: Path) -> dict[str, int]:
