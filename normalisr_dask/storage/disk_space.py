@@ -17,6 +17,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def disk_full_errors(folder: str | Path, afterwards: str) -> Iterator[None]:
     """Say which disk is full, and how things stand, where the block fails for want of space.
 
+    That is the disk of the file that could not be made, if the error names one elsewhere, such as a temporary one.
+
     Parameters
     ----------
     folder
@@ -34,6 +36,14 @@ def disk_full_errors(folder: str | Path, afterwards: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        full = Path(folder if is_local(folder) else gettempdir()).absolute()  # what goes to a URL is first written here
-        msg = f"no space left on the disk of {full}; {afterwards} ({os.strerror(error.errno)})"
+        written = Path(folder if is_local(folder) else gettempdir()).absolute()  # on the way to a URL
+        msg = f"no space left on the disk of {_full(error, written)}; {afterwards} ({os.strerror(error.errno)})"
         raise OSError(msg) from error
+
+
+def _full(error: OSError, written: Path) -> Path:
+    """Return a folder on the full disk: that of the file that the error names, or the one that is written to."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return written
+    folder = Path(os.fsdecode(error.filename)).absolute().parent
+    return written if folder == written.parent or folder.is_relative_to(written) else folder
