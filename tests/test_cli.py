@@ -339,11 +339,14 @@ class TestRun:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("end", "code", "said"),
-        [pytest.param(signal.SIGINT, 130, "interrupted", id="ctrl-c"), (signal.SIGTERM, 143, "terminated")],
+        ("send", "end", "code", "said"),
+        [  # a terminal sends it to every process of the group
+            pytest.param(os.killpg, signal.SIGINT, 130, "interrupted", id="ctrl-c"),
+            pytest.param(os.kill, signal.SIGTERM, 143, "terminated", id="sigterm"),
+        ],
     )
     def test_a_signal_is_one_line_and_ends_the_cluster_and_the_same_command_goes_on(
-        self, inputs, store, tmp_path, end, code, said
+        self, inputs, store, tmp_path, send, end, code, said
     ):
         command = [
             PROGRAM, "run", store, "-o", "out", "--groupings", inputs / "guides.tsv.gz", "--min-gene-cells", "20",
@@ -357,7 +360,7 @@ class TestRun:
         assert first.startswith("Quality control of reads: done in")
         workers = psutil.Process(process.pid).children(recursive=True)
         assert workers
-        os.killpg(process.pid, end)  # a terminal sends it to every process of the group, and so does SLURM
+        send(process.pid, end)
         stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == code
         assert stdout == ""

@@ -1,10 +1,12 @@
 """The command group: an overview without arguments, and one line instead of a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
+from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
@@ -22,7 +24,8 @@ from normalisr_dask.cli.messages import (
 
 DEBUG_VARIABLE = "NORMALISR_DASK_DEBUG"
 FAILED = 2
-INTERRUPTED = 130  # what shells give for a program that Ctrl-C ended
+INTERRUPTED, TERMINATED = 130, 143  # what shells give for a program that Ctrl-C or SIGTERM ended
+ENDS = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 
 # Typer bundles click in some versions and imports it in others; what it exports is the same in all.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -81,6 +84,8 @@ class OneLineGroup(TyperGroup):
             code = super().main(arguments, PROGRAM, standalone_mode=False)
         except KeyboardInterrupt:  # Typer turns most of them into an exit code
             code = INTERRUPTED
+        except SystemExit as end:
+            code = end.code
         except UsageError as error:
             message = usage_message(error, arguments)
             joint = " Try" if message.endswith("?") else "; try"
@@ -91,8 +96,8 @@ class OneLineGroup(TyperGroup):
                 raise
             tell("error", describe(error))
             return FAILED
-        if code == INTERRUPTED:
-            tell("interrupted", "run the same command again to go on")
+        if code in ENDS:
+            tell(ENDS[code], "run the same command again to go on")
         return code if isinstance(code, int) else 0
 
     def _path(self, error: Any, arguments: list[str]) -> str:
@@ -155,7 +160,14 @@ def show_overview(
         typer.echo(OVERVIEW, nl=False)
 
 
+def terminate(_number: int, _frame: FrameType | None) -> None:
+    """End as after Ctrl-C: workers go, locks are given back; a second SIGTERM does not come between."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line of this process."""
+    signal.signal(signal.SIGTERM, terminate)
     ignore_abandoned_coroutines()
     app()
