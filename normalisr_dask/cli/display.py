@@ -27,6 +27,7 @@ from rich.progress import (
 from normalisr_dask.cli.event_log import EventLog
 from normalisr_dask.cli.run_estimate import RunEstimate
 from normalisr_dask.planning import StagePlan
+from normalisr_dask.process_memory import peak_bytes, reset_peak
 from normalisr_dask.wording import about, amount, duration
 
 SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_EVENTS = 60.0, 10.0
@@ -71,7 +72,9 @@ def show_bytes(log: EventLog | None = None) -> Iterator["ByteDisplay"]:
     console = Console(stderr=True)
     log = log or EventLog(None)
     if not console.is_terminal:
-        yield PlainBytes(log)
+        plain = PlainBytes(log)
+        yield plain
+        plain.finish()
         return
     columns: tuple[str | ProgressColumn, ...] = (
         TextColumn("{task.description}"),
@@ -82,7 +85,9 @@ def show_bytes(log: EventLog | None = None) -> Iterator["ByteDisplay"]:
         TextColumn("[dim]{task.fields[note]}[/]"),
     )
     with Progress(*columns, console=console) as progress:
-        yield LiveBytes(log, progress)
+        live = LiveBytes(log, progress)
+        yield live
+        live.finish()
 
 
 class StageDisplay:
@@ -244,18 +249,29 @@ class ByteDisplay:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._title = ""
-        self._next_event = 0.0
+        self._title = self._note = ""
+        self._started = self._next_event = 0.0
 
     def advance(self, title: str, done: int, total: int, note: str) -> None:
         """Log now and then how far reading is."""
         now = time.monotonic()
         if title != self._title:
-            self._title, self._next_event = title, now + SECONDS_BETWEEN_EVENTS
+            self.finish()
+            reset_peak()
+            self._title, self._started, self._next_event = title, now, now + SECONDS_BETWEEN_EVENTS
             self._log.write("stage_started", stage=title, bytes=total)
         if now >= self._next_event:
             self._next_event = now + SECONDS_BETWEEN_EVENTS
             self._log.write("stage_advanced", stage=title, bytes_done=done, bytes=total, note=note)
+        self._note = note
+
+    def finish(self) -> None:
+        """Log the end of what is being read, if anything is, and what it took."""
+        if self._title:
+            seconds = round(time.monotonic() - self._started, 3)
+            use = {"seconds": seconds, "resumed": False, "note": self._note, "peak_client_bytes": peak_bytes()}
+            self._log.write("stage_finished", stage=self._title, **use)
+        self._title = ""
 
 
 class LiveBytes(ByteDisplay):

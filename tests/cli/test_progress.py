@@ -151,3 +151,8 @@ def test_ingest_logs_how_far_it_has_read(inputs: Path) -> None:
     assert [event["event"] for event in (events[0], events[1], events[-1])] == ["started", "stage_started", "finished"]
     assert events[0]["command"] == "ingest"
     assert (events[1]["stage"], events[1]["bytes"] > 0) == ("reading", True)
+    finished = events[-2]
+    assert (finished["event"], finished["stage"], finished["resumed"]) == ("stage_finished", "reading", False)
+    assert 0 < finished["seconds"] <= events[-1]["seconds"]
+    assert finished["note"].endswith(" entries")
+    assert 50e6 < finished["peak_client_bytes"] < 700e6
