@@ -6,7 +6,7 @@
 
 FOLDER keeps what was generated and ingested, so that parts can be run one after the other; what runs write is removed.
 The data are those of atlas_data.py. Every part runs the command as a user does, in processes of its own, with the
-memory of the process tree sampled from outside.
+memory of the process tree sampled from outside. It ends with exit code 1 if a worker has passed the memory limit.
 
 ingest       matrix.mtx.gz to a count store, beside `gzip -dc | wc -l` on the same file
 exclude      quality control, normalisation and 1,000 groupings, each against the cells that are in none (single=1)
@@ -157,6 +157,16 @@ def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
     return results
 
 
+def beyond_limit(results: dict[str, Any], limit: int) -> list[str]:
+    """Return a line for each run of which a worker has held more than the limit."""
+    return [
+        f"{part} {label}: a worker held {measured['peak_worker_megabytes']:,.0f} MB of {limit / MEGABYTE:,.0f} MB"
+        for part in PARTS
+        for label, measured in results.get(part, {}).items()
+        if measured.get("peak_worker_megabytes", 0) * MEGABYTE > limit
+    ]
+
+
 def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,6 +189,8 @@ def main() -> None:
             if arguments.json:
                 everything = json.dumps(with_ratios(results, cells), indent=2)
                 arguments.json.write_text(everything + "\n")
+    if beyond := beyond_limit(results, LIMIT):
+        sys.exit("\n".join(beyond))
 
 
 def measure(part: str, folder: Path, cells: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -56,7 +56,15 @@ class Block(NamedTuple):
     many_guides: NDArray[np.int64]
 
 
-def write_atlas(folder: Path, *, n_cells: int, n_genes: int, seed: int = 0, n_guides: int = N_GUIDES) -> dict[str, int]:
+def write_atlas(
+    folder: Path,
+    *,
+    n_cells: int,
+    n_genes: int,
+    seed: int = 0,
+    n_guides: int = N_GUIDES,
+    n_threads: int = N_THREADS,
+) -> dict[str, int]:
     """Write matrix, names and guides of a screen, and return the numbers of entries and of characters of the matrix.
 
     ``guides.mtx.gz`` has the one guide of a cell, ``many_guides.mtx.gz`` some four more that do nothing.
@@ -68,7 +76,7 @@ def write_atlas(folder: Path, *, n_cells: int, n_genes: int, seed: int = 0, n_gu
     carried: dict[str, list[NDArray[np.int64]]] = {"guides": [], "many_guides": []}
     with draft.open("wb") as file:
         file.write(_stored(head))
-        for block in _blocks(model, n_cells, seed):
+        for block in _blocks(model, n_cells, seed, n_threads):
             file.write(block.compressed)
             n_entries += block.n_entries
             n_characters += block.n_characters
@@ -110,14 +118,14 @@ def _alias_table(shares: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return scaled, aliases
 
 
-def _blocks(model: Model, n_cells: int, seed: int) -> Iterator[Block]:
+def _blocks(model: Model, n_cells: int, seed: int, n_threads: int) -> Iterator[Block]:
     """Yield the blocks in order, some of them made ahead."""
     waiting: deque[Future[Block]] = deque()
-    with ThreadPoolExecutor(N_THREADS) as pool:
+    with ThreadPoolExecutor(n_threads) as pool:
         for first in range(0, n_cells, CELLS_PER_BLOCK):
             n_here = min(CELLS_PER_BLOCK, n_cells - first)
             waiting.append(pool.submit(_block, model, first, n_here, np.random.default_rng((seed, first))))
-            if len(waiting) > 2 * N_THREADS:
+            if len(waiting) > 2 * n_threads:
                 yield waiting.popleft().result()
         for block in waiting:
             yield block.result()
