@@ -143,7 +143,7 @@ def _block(model: Model, first: int, n_cells: int, random: np.random.Generator) 
     offsets, genes, counts = _draw(random, depths, types, guide, *model)
     text = _format(first, offsets, genes, counts)
     many_guides = np.unique(np.concatenate([guides, more])[:, ::-1], axis=0)[:, ::-1]
-    return Block(igzip.compress(text, compresslevel=1), genes.size, text.size, guides, many_guides)
+    return Block(igzip.compress(text, compresslevel=1, mtime=0), genes.size, text.size, guides, many_guides)
 
 
 @njit(nogil=True, cache=True)
@@ -223,7 +223,7 @@ def _stored(text: bytes) -> bytes:
 
 
 def _write_lines(path: Path, lines) -> None:  # type: ignore[no-untyped-def]
-    with igzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
+    with igzip.IGzipFile(path, "wb", mtime=0) if path.suffix == ".gz" else path.open("wb") as file:
         file.writelines(f"{line}\n".encode() for line in lines)
 
 
