@@ -1,5 +1,6 @@
 """The promises on memory: a run keeps to its plan, and ingest takes the same however large the file."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,8 @@ SAMPLE_SECONDS = 0.01
 N_GENES, N_CELLS, N_GROUPINGS = 20_000, 30_000, 50
 CELLS_PER_BLOCK = 3_000
 N_WORKERS, WORKER_LIMIT = 2, 1_500 * MEGABYTE
+#: What the process that starts a run may take in it: libraries, vectors of cells, and what it reads of some groupings.
+CLIENT_GROWTH = 300 * MEGABYTE
 
 INGEST_LIMIT, INGEST_GROWTH = 700 * MEGABYTE, 100 * MEGABYTE
 SMALL_FILE_ENTRIES, LARGE_FILE_ENTRIES = 10_000_000, 40_000_000
@@ -94,6 +98,46 @@ def test_a_run_stays_within_its_plan_and_no_worker_spills_or_dies(large_store: P
     assert (summary.cells_total, summary.genes_total) == (N_CELLS, N_GENES)
     assert summary.cells_kept > 0.99 * N_CELLS
     assert len(summary.groupings) == N_GROUPINGS
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Counts of few genes and many guides, so that sums of pairs and of groupings are what takes memory."""
+    random = np.random.default_rng(6)
+    simulated = simulate_counts(3_000, 6_000, seed=5, median_depth=4500)
+    obs = pd.DataFrame({"guide": random.choice([f"guide{number:03d}" for number in range(301)], 6_000)})
+    obs.index = pd.Index(simulated.cell_names)
+    path = tmp_path_factory.mktemp("memory") / "small.zarr"
+    by_cell = scipy.sparse.csr_array(simulated.counts.T)
+    with CountStoreWriter(path, obs=obs, var=pd.DataFrame(index=simulated.gene_names)) as writer:
+        writer.append(np.diff(by_cell.indptr), by_cell.indices, by_cell.data)
+        writer.finalise()
+    return path
+
+
+@pytest.mark.parametrize(
+    "further",
+    [{"coex": True}, {"permutations": 1, "other_groupings": "covariates"}],
+    ids=["gene pairs", "joint model and calibration"],
+)
+def test_every_further_stage_stays_within_its_plan(small_store: Path, tmp_path: Path, further: dict[str, Any]) -> None:
+    tested = {} if "coex" in further else {"groupby": "guide", "reference": "guide000", "min_grouping_cells": 1}
+    settings = RunSettings(str(small_store), str(tmp_path / "out"), **tested, **further)
+    planned = plan(settings, memory_limit=1_000 * MEGABYTE, workers=N_WORKERS, threads_per_worker=1)
+    cluster = ClusterSettings(
+        workers=N_WORKERS, memory_limit=1_000 * MEGABYTE, local_directory=str(tmp_path / "spilled")
+    )
+    with connect(cluster) as client:
+        client_before = psutil.Process().memory_info().rss
+        run(settings, client)
+        assert set(client.run(times_spilled).values()) == {0}
+    done = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]
+    assert set(done) == {stage.name for stage in planned.stages}
+    projected = 0
+    for stage in planned.stages:
+        projected = max(projected, PROCESS_BYTES + stage.peak_task_bytes)  # a process may keep what a task has freed
+        assert 0 < done[stage.name]["peak_worker_bytes"] <= projected, stage.name
+        assert 0 < done[stage.name]["peak_client_bytes"] <= client_before + CLIENT_GROWTH, stage.name
 
 
 def _assert_spilling_would_have_been_seen(client: Client) -> None:
