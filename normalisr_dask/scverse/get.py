@@ -8,7 +8,14 @@ import pandas as pd
 from normalisr_dask.scverse.containers import column, groupings_of, in_memory
 from normalisr_dask.validation import check_choice
 
+__all__ = ["de_df"]
+
 COLUMNS = ("effect", "se", "pvalue", "log10_pvalue", "qvalue")
+
+
+def __dir__() -> list[str]:
+    """Show what is meant for users."""
+    return __all__
 
 
 def de_df(

@@ -14,6 +14,8 @@ from normalisr_dask.steps.calibration import qq as quantiles
 from normalisr_dask.steps.trend_plot import draw_trend
 from normalisr_dask.validation import check_choice, check_count
 
+__all__ = ["degree", "qq", "trend", "variance_fit", "volcano"]
+
 try:
     from matplotlib import pyplot
 except ImportError:  # an extra: tests need no pictures
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 
 OTHERS, HITS, LINE = "0.75", "tab:blue", "tab:red"
 DOTS: dict[str, Any] = {"s": 6, "linewidths": 0, "rasterized": True}
+
+
+def __dir__() -> list[str]:
+    """Show what is meant for users."""
+    return __all__
 
 
 def volcano(

@@ -18,7 +18,14 @@ from normalisr_dask.steps import log_cpm, normalisation, quality_control
 from normalisr_dask.steps.expression import LogCpmForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.storage.tables import one_hot_covariates
 
+__all__ = ["lcpm", "normalise", "qc"]
+
 QC_KEY = "qc_pass"
+
+
+def __dir__() -> list[str]:
+    """Show what is meant for users."""
+    return __all__
 
 
 def qc(
