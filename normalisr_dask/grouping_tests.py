@@ -4,6 +4,7 @@ A run submits them some groupings at a time. What all of these share is found on
 gene, and vectors of cells.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.calls import large_ranges
+from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.screen import Screen
 from normalisr_dask.settings import RunSettings
@@ -31,6 +33,18 @@ from normalisr_dask.stored_expression import StoredExpression, stored_expression
 SINGLE: dict[str, Literal[0, 1, 4]] = {"ignore": 0, "exclude": 1, "covariates": 4}
 #: Results of a test; NaN for what was not tested.
 OF_TESTS = ("pvalue", "log10_pvalue", "gamma", "se")
+
+
+def warn_of_untestable(names: NDArray[np.object_], variance: NDArray[np.float64]) -> None:
+    """Warn, by name, of groupings (groupings,) that have no variance left in the cells of their test."""
+    untestable = names[variance <= 0]
+    if untestable.size:
+        msg = (
+            f"{untestable.size:,} of {names.size:,} groupings cannot be tested and have P = 1, the first "
+            f"{untestable[0]!r}: all cells of the test are alike in it, or the covariates (with other groupings as "
+            "covariates also these) determine it"
+        )
+        warnings.warn(msg, UntestableGroupingWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The stages of a run in order, each computed, stored and recorded: the module that triggers computation."""
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -16,8 +15,7 @@ from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
-from normalisr_dask.grouping_tests import SINGLE, GroupingTests
-from normalisr_dask.kernels.association import UntestableGroupingWarning
+from normalisr_dask.grouping_tests import SINGLE, GroupingTests, warn_of_untestable
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
@@ -368,7 +366,7 @@ class Run:
         pvalue = lazy(arrays["pvalue"]).rechunk({1: -1})
         store(arrays, {"qvalue": pvalue.map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)})
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
-        self._warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
+        warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
         self.results.publish("de")
         targets = screen.select(rows).targets
         hits = write_de_table(self.results, HIT_QVALUE, targets=targets)
@@ -378,16 +376,6 @@ class Run:
             "groupings_left_out": np.delete(names, rows).tolist(),
             "targets": None if targets is None else list(targets),
         }
-
-    def _warn_of_untestable(self, names: NDArray[np.object_], variance: NDArray[np.float64]) -> None:
-        untestable = names[variance <= 0]
-        if untestable.size:
-            msg = (
-                f"{untestable.size:,} of {names.size:,} groupings cannot be tested and have P = 1, the first "
-                f"{untestable[0]!r}: all cells of the test are alike in it, or the covariates (with --other-groupings "
-                "covariates also the others) determine it"
-            )
-            warnings.warn(msg, UntestableGroupingWarning, stacklevel=2)
 
     def _calibration(self, screen: Screen) -> dict[str, Any]:
         tested = set(self.results.read("de", "grouping"))

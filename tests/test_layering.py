@@ -47,7 +47,7 @@ LAYOUT: dict[str, set[str]] = {
     "pseudobulk": {"graph", "kernels", "steps", "storage", "validation"},
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
     "stored_expression": {"graph", "schema", "steps", "storage"},
-    "grouping_tests": {"graph", "results", "screen", "settings", "steps", "storage", "stored_expression"},
+    "grouping_tests": {"graph", "kernels", "results", "screen", "settings", "steps", "storage", "stored_expression"},
     "partitions": {"planning", "storage"},
     "gene_pairs": {"partitions", "planning", "schema", "steps", "storage", "stored_expression"},
     "gene_set_levels": {

@@ -1,5 +1,6 @@
 """Tests on AnnData: differential expression, co-expression, and linear models of samples."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from normalisr_dask.grouping_tests import SINGLE
+from normalisr_dask.grouping_tests import SINGLE, warn_of_untestable
+from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.scverse.containers import Positions, column, in_memory, spread, target
 from normalisr_dask.scverse.normalised import KEY, NormalisedExpression, normalised_expression
@@ -18,11 +20,18 @@ from normalisr_dask.steps import coexpression, differential, network, vooma
 from normalisr_dask.storage.tables import groupings_from_column
 from normalisr_dask.validation import check_choice, listing
 
+__all__ = ["coex", "de", "vooma_lm_fit"]
+
 #: What of a test is stored, and what the step calls it.
 STORED = {"effect": "gamma", "se": "se", "pvalue": "pvalue", "log10_pvalue": "log10_pvalue"}
 
 #: Groupings up to which scanpy's plots are served: theirs are fields of a record, and h5ad has no room for many.
 MOST_RANKED = 200
+
+
+def __dir__() -> list[str]:
+    """Show what is meant for users."""
+    return __all__
 
 
 def de(
@@ -109,7 +118,10 @@ def de(
         raise ValueError(msg)
     treated = other_groupings or ("ignore" if reference is None else "exclude")
     tested = differential.de(groupings, normalised.expression, normalised.covariates, single=SINGLE[treated])
-    computed = dask.compute(*(getattr(tested, name) for name in STORED.values()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntestableGroupingWarning)  # by position; by name below
+        variance, *computed = dask.compute(tested.varg, *(getattr(tested, name) for name in STORED.values()))
+    warn_of_untestable(np.array(names, dtype=object), variance)
     tests = dict(zip(STORED, computed, strict=True))
     tests["qvalue"] = benjamini_hochberg(tests["pvalue"], axis=-1)
     of_all = {name: spread(values.T, normalised.genes, adata.n_vars) for name, values in tests.items()}

@@ -11,6 +11,7 @@ import scipy.sparse
 from comparing import assert_close, assert_same_p_values
 
 import normalisr_dask as nd
+from normalisr_dask.kernels.association import UntestableGroupingWarning
 
 
 def test_de_is_that_of_the_function(processed: anndata.AnnData, by_functions: SimpleNamespace) -> None:
@@ -72,6 +73,18 @@ def test_many_groupings_go_without_the_records_of_scanpy(tested: anndata.AnnData
     nd.tl.de(tested, groupings_key="guides")
     assert "names" not in tested.uns["de"]
     tested.write_h5ad(tmp_path / "many.h5ad")  # which has no room for 1,500 fields
+
+
+@pytest.mark.parametrize("other_groupings", ["ignore", "exclude"])
+def test_groupings_that_cannot_be_tested_are_named(other_groupings: str, tested: anndata.AnnData) -> None:
+    is_first = (tested.obs["cell_type"] == "type 1").to_numpy(dtype=float)
+    tested.obsm["guides"] = pd.DataFrame({"one": is_first, "absent": 0.0}, index=tested.obs_names)
+    message = r"^1 of 2 groupings cannot be tested and have P = 1, the first 'absent': all cells"
+    with pytest.warns(UntestableGroupingWarning, match=message) as warned:
+        nd.tl.de(tested, groupings_key="guides", other_groupings=other_groupings)
+    assert len(warned) == 1
+    assert nd.get.de_df(tested, "absent")["pvalue"].eq(1).all()
+    assert nd.get.de_df(tested, "one")["pvalue"].lt(1).all()
 
 
 def test_coex_is_that_of_the_functions(tested: anndata.AnnData, by_functions: SimpleNamespace) -> None:
