@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from normalisr_dask.screen import Screen, check_screen_settings, design_screen
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.storage.cell_columns import groupings_from_column, one_hot_covariates
 from normalisr_dask.storage.count_store import CountStore, open_count_store
 from normalisr_dask.storage.locations import METADATA, as_path
 from normalisr_dask.storage.manifest import fingerprint
 from normalisr_dask.storage.tables import (
     NamedRows,
     align_to_cells,
-    groupings_from_column,
-    one_hot_covariates,
     read_covariates,
     read_groupings,
 )

@@ -16,7 +16,7 @@ from normalisr_dask.scverse.normalised import KEY, Normalisation, dense_layer, s
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps import log_cpm, normalisation, quality_control
 from normalisr_dask.steps.expression import LogCpmForm, log_cpm_form, normalised_form, with_form
-from normalisr_dask.storage.tables import one_hot_covariates
+from normalisr_dask.storage.cell_columns import one_hot_covariates
 
 __all__ = ["lcpm", "normalise", "qc"]
 

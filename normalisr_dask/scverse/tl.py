@@ -17,7 +17,7 @@ from normalisr_dask.scverse.containers import Positions, column, in_memory, spre
 from normalisr_dask.scverse.normalised import KEY, NormalisedExpression, normalised_expression
 from normalisr_dask.scverse.ranking import ranking
 from normalisr_dask.steps import coexpression, differential, network, vooma
-from normalisr_dask.storage.tables import groupings_from_column
+from normalisr_dask.storage.cell_columns import groupings_from_column
 from normalisr_dask.validation import check_choice, listing
 
 __all__ = ["coex", "de", "vooma_lm_fit"]

@@ -157,7 +157,10 @@ def add_cell_table(obs: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = read_frame(path)
     missing = obs.index.difference(table.index, sort=False)
     if len(missing):
-        msg = f"{path} lacks {len(missing)} of {len(obs)} cells, the first {missing[0]!r}; its first column names cells"
+        way_out = "its first column names cells"
+        if len(missing) < len(obs):
+            way_out += "; add a line for each of them, with any label, such as 'unlabelled'"
+        msg = f"{path} lacks {len(missing):,} of {len(obs):,} cells, the first {missing[0]!r}; {way_out}"
         raise ValueError(msg)
     if not table.index.is_unique:
         name = table.index[table.index.duplicated()][0]

@@ -97,7 +97,11 @@ def test_a_table_of_cells_is_joined(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cell\tm\nx\t1\n", "lacks 2 of 3 cells, the first 'y'; its first column names cells"),
+        (
+            "cell\tm\nx\t1\n",
+            "lacks 2 of 3 cells, the first 'y'; its first column names cells; add a line for each of them",
+        ),
+        ("cell\tm\na\t1\n", "lacks 3 of 3 cells, the first 'x'; its first column names cells$"),
         ("cell\tm\nx\t1\ny\t1\nz\t1\ny\t2\n", "has 1 cells twice, the first 'y'"),
         ("cell\tn\nx\t1\ny\t1\nz\t1\n", "has a column 'n', which the cells already have"),
     ],
