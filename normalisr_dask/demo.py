@@ -103,7 +103,12 @@ def demo(
         "ingest", time.perf_counter() - start - simulated, resumed=resumed, note=f"{screen.counts.nnz:,} entries"
     )
     settings = RunSettings(
-        store=str(folder / COUNTS), output=str(folder / RESULTS), groupby="guide", reference=NO_GUIDE, coex=True
+        store=str(folder / COUNTS),
+        output=str(folder / RESULTS),
+        groupby="guide",
+        reference=NO_GUIDE,
+        permutations=1,
+        coex=True,
     )
     summary = run(settings, client, progress=progress)
     known: dict[str, Any] = {field.name: getattr(summary, field.name) for field in fields(summary)}

@@ -1,6 +1,7 @@
 """What is published: the source distribution, the wheel built from it, and that a fresh environment runs the demo."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -61,6 +62,7 @@ def test_a_fresh_environment_runs_the_demo(built: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(tmp_path)
     told = run(programs / "normalisr-dask", "demo", "demo", "--workers", "1", folder=tmp_path)
     assert "report  demo/results/report.html" in told
+    assert re.search(r"inflation +\d.*tests of permuted cells\n", told)
     assert (tmp_path / "demo" / "results" / "report.html").stat().st_size > 100_000
     assert f"normalisr-dask {wheel.name.split('-')[1]}\n" == run(
         programs / "normalisr-dask", "--version", folder=tmp_path
