@@ -1,4 +1,6 @@
-"""How numbers are written for people."""
+"""How numbers and times are written for people."""
+
+from datetime import datetime
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -85,3 +87,14 @@ def effect(value: float) -> str:
     '-0.500'
     """
     return f"{value:.3f}"
+
+
+def to_the_minute(time: str) -> str:
+    """Write a time that is stored in the form of ISO 8601, in its own time zone.
+
+    Examples
+    --------
+    >>> to_the_minute("2026-03-01T09:05:59+00:00")
+    '2026-03-01 09:05'
+    """
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")

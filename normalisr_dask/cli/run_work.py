@@ -146,7 +146,8 @@ def _print_summary(summary: RunSummary) -> None:
     }
     if summary.groupings:
         n_hits = sum(grouping.n_hits for grouping in summary.groupings)
-        facts["hits"] = f"{n_hits:,} at Q ≤ {HIT_QVALUE} in {len(summary.groupings):,} groupings"
+        n_with_hits = sum(grouping.n_hits > 0 for grouping in summary.groupings)
+        facts["hits"] = f"{n_hits:,} at Q ≤ {HIT_QVALUE} in {n_with_hits:,} of {len(summary.groupings):,} groupings"
     calibrated = [inflation_text(family) for family in summary.calibration if family.n_tests]
     if calibrated:
         facts["inflation"] = "; ".join(calibrated)

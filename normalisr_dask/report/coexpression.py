@@ -149,16 +149,18 @@ def _heat_map(name: str, names: NDArray[np.object_], correlation: Floats) -> Pic
         axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[-1], edges[0]), aspect="equal")
         axes.spines[:].set_visible(False)
         n_pairs = len(order) * (len(order) - 1) // 2
-        n_edges = np.count_nonzero(levels) // 2
+        n_positive, n_negative = (np.count_nonzero(levels[is_sign]) // 2 for is_sign in (shown > 0, shown < 0))
         return draft.picture(
             alternative=(
-                f"Heat map of correlations between the {len(order)} most connected genes, clustered: {n_edges:,} of "
-                f"{n_pairs:,} pairs have an edge, with R from {np.nanmin(shown):.2f} to {largest:.2f}. "
+                f"Heat map of correlations between the {len(order)} most connected genes, clustered: "
+                f"{n_positive + n_negative:,} of {n_pairs:,} pairs have an edge ({n_positive:,} positive, "
+                f"{n_negative:,} negative), with R from {np.nanmin(shown):.2f} to {largest:.2f}. "
                 "The table of the strongest edges below has numbers."
             ),
             caption=(
                 f"R between the {len(order)} most connected genes, ordered by average-linkage clustering of 1 − R. "
-                f"Full colour is |R| = {largest:.2f}; pairs without an edge are blank."
+                f"Orange is positive, purple negative, full colour |R| = {largest:.2f}; pairs without an edge are "
+                "blank."
             ),
         )
 

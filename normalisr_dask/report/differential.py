@@ -63,6 +63,7 @@ def differential_section(run: FinishedRun) -> Section | None:
             ],
             "has_targets": any(targets),
             "n_hits": sum(hits),
+            "n_with_hits": np.count_nonzero(hits),
             "explorer": explorer.content,
             "left_out": left_out[:NAMES_SHOWN],
             "n_left_out": len(left_out),

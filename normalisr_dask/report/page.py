@@ -20,7 +20,7 @@ from normalisr_dask.storage.linear_fits import FIT, STAGE, TOP_TABLE, TOP_TABLE_
 from normalisr_dask.storage.locations import whole_file
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
-from normalisr_dask.wording import amount, duration, effect, p_value
+from normalisr_dask.wording import amount, duration, effect, p_value, to_the_minute
 
 #: Of a run, in the order of the page. A section of a stage that a run does not have is None.
 SECTIONS: tuple[Callable[[FinishedRun], Section | None], ...] = (
@@ -94,6 +94,8 @@ def _rendered(sections: Sequence[Section], manifest: Manifest, source: str, file
         .render(
             title=source.rstrip("/").rpartition("/")[-1],
             version=manifest.content["versions"]["normalisr-dask"],
+            started=manifest.content.get("started"),  # absent from runs of before these were recorded
+            finished=manifest.content.get("finished"),
             sections=sections,
             facts=facts,
             cautions=[caution for section in sections for caution in section.cautions],
@@ -112,6 +114,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"amount": amount, "duration": duration, "effect": effect, "p_value": p_value}
+    for write_as in (amount, duration, effect, p_value, to_the_minute):
+        environment.filters[write_as.__name__] = write_as
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     return environment

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ class Manifest:
     def begin(cls, output: str | Path, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> "Manifest":
         """Open the folder of a run and write what the run is; arguments and errors of :meth:`of_run`."""
         manifest = cls.of_run(output, settings, inputs)
+        if not manifest.stages():
+            manifest.content["started"] = _now()
         manifest.write()
         return manifest
 
@@ -136,6 +139,7 @@ class Manifest:
     def record(self, stage: str, details: Mapping[str, Any]) -> None:
         """Record a stage as done, with seconds, peak memory and whatever else is known."""
         self.content["stages"][stage] = dict(details)
+        self.content["finished"] = _now()
         self.write()
 
     def record_warnings(self, texts: Sequence[str]) -> None:
@@ -172,6 +176,11 @@ class Manifest:
                     f"{self.path.parent} holds a run on other {name}; choose another output folder, or remove this one"
                 )
                 raise ValueError(msg)
+
+
+def _now() -> str:
+    """Return the time, the same in all time zones, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _is_free(folder: Path) -> bool:

@@ -61,6 +61,22 @@ class TestPicker:
         words = page.locator("#qq-plot text").all_text_contents()
         assert {"Negative controls", "Permuted cells"} <= set(words)
 
+    def test_quantiles_beyond_the_edge_are_triangles_there(self, page: Page, tests: pd.DataFrame) -> None:
+        smallest = tests.loc[tests["log10_pvalue"].idxmin()]
+        page.get_by_label("Grouping", exact=True).select_option(str(smallest["grouping"]))
+        beyond, within = page.locator("#qq-plot path.beyond"), page.locator("#qq-plot circle")
+        assert -smallest["log10_pvalue"] > 12.5  # beyond the edge
+        assert beyond.count() >= 1
+        edge, lowest = page.locator("#qq-plot line").evaluate_all(
+            "all => [all[0].y1, all[0].y2].map(y => y.baseVal.value)"
+        )
+        assert all(abs(top - edge) < 5 for top in tops(beyond))
+        assert all(edge < top < lowest for top in tops(within))
+        page.get_by_label("Grouping", exact=True).select_option("control_g1")
+        assert beyond.count() == 0
+        caption = page.locator("figure:has(#qq-plot) figcaption").inner_text()
+        assert "Triangles at the upper edge, if any, are points beyond it." in caption
+
     def test_by_keyboard(self, page: Page) -> None:
         picker = page.get_by_label("Grouping", exact=True)
         names = picker.locator("option").all_inner_texts()
@@ -78,6 +94,11 @@ class TestPicker:
         page.get_by_role("button", name="control_g2").click()
         assert page.locator("#chosen-name").inner_text() == "Grouping control_g2"
         assert focused(page).get_attribute("id") == "picker"
+
+
+def tops(shapes: Locator) -> list[float]:
+    """Upper ends of shapes, in the units of their chart."""
+    return shapes.evaluate_all("all => all.map(shape => shape.getBBox().y)")
 
 
 def focused(page: Page) -> Locator:
@@ -151,6 +172,23 @@ class TestAppearance:
         assert page.locator("#chosen-name").is_visible()
         box = page.locator(".scroll:has(#options)")
         assert box.evaluate("element => element.scrollHeight <= element.clientHeight + 2")
+
+    def test_on_paper_all_is_unfolded_and_cut_tables_say_so(self, page: Page) -> None:
+        closed = page.locator("details:not([open])")
+        before = closed.count()
+        assert before > 0
+        page.evaluate(
+            "window.addEventListener('beforeprint', () => { window.leftClosed = document.querySelectorAll("
+            "'details:not([open])').length; })"
+        )
+        page.pdf()
+        assert page.evaluate("window.leftClosed") == 0
+        assert closed.count() == before
+        page.emulate_media(media="print")
+        for table, note in (("edges", '"; the first 25 rows"'), ("groupings", "none")):
+            caption = page.locator(f"#{table} caption")
+            assert caption.evaluate("element => getComputedStyle(element, '::after').content") == note
+        assert (page.locator("#edges tbody tr").count(), page.locator("#edges tbody tr:visible").count()) == (100, 25)
 
     def test_narrow_screen_scrolls_one_way(self, page: Page) -> None:
         page.set_viewport_size({"width": 380, "height": 800})

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections import Counter
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
@@ -18,6 +19,7 @@ from report_runs import NASTY_GENE, NASTY_GUIDE
 from normalisr_dask.cli.event_log import EventLog
 from normalisr_dask.cli.report_work import report_of_run
 from normalisr_dask.report import write_report
+from normalisr_dask.report.coexpression import GENES_IN_HEAT_MAP
 from normalisr_dask.report.quality import quality_cautions
 from normalisr_dask.storage.manifest import Manifest
 from normalisr_dask.storage.result_store import ResultStore
@@ -65,9 +67,17 @@ class TestContents:
         assert facts["cells kept"] == f"{results.read('normalisation', 'cell').size:,} of 900"
         assert facts["genes kept"] == f"{results.read('normalisation', 'gene').size:,} of 300"
         assert facts["hits at Q ≤ 0.05"].startswith(f"{n_hits} in ")
+        n_with_hits = np.count_nonzero((results.read("de", "qvalue") <= 0.05).any(axis=1))
+        assert f" in {n_with_hits} of 10 groupings. " in words(page)
         assert facts["inflation, negative controls"] == f"{inflation['control']:.3f}"
         assert facts["inflation, permuted cells"] == f"{inflation['permuted']:.3f}"
         assert facts["edges"] == f"{results.read('edges', 'degree').sum():,} at Q ≤ 0.05"
+
+    def test_it_says_when_the_run_took_place(self, page: Element, finished_run: Path) -> None:
+        content = Manifest.read(finished_run).content
+        started, finished = (datetime.fromisoformat(content[name]) for name in ("started", "finished"))
+        assert timedelta(seconds=1) <= finished - started < timedelta(hours=1)
+        assert f", started {started:%Y-%m-%d %H:%M}, finished {finished:%Y-%m-%d %H:%M} (UTC)" in words(page)
 
     def test_groupings_with_their_numbers(self, page: Element, finished_run: Path) -> None:
         table = pd.read_parquet(finished_run / "de.parquet").groupby("grouping", observed=True, sort=False)
@@ -88,6 +98,20 @@ class TestContents:
         first, second, r, _ = rows(page, "edges")[0]
         assert {first, second} == {top["gene"], top["gene_2"]}
         assert r == f"{top['r']:.3f}"
+
+    def test_the_heat_map_says_which_colour_is_positive(self, text: str, page: Element, finished_run: Path) -> None:
+        assert "Orange is positive, purple negative" in words(page)
+        assert "--positive: #b54708; --negative: #5b3fa0;" in text  # orange, purple
+        found = re.search(r"([\d,]+) of [\d,]+ pairs have an edge \((\d+) positive, (\d+) negative\)", text)
+        assert found is not None
+        table = pd.read_parquet(finished_run / "coex_edges.parquet")
+        degrees = table.groupby("gene", observed=True).size()
+        shown = degrees.sort_values(ascending=False, kind="stable").index[:GENES_IN_HEAT_MAP]
+        among = table[table["gene"].isin(shown) & table["gene_2"].isin(shown)]
+        pairs = {frozenset(pair): r for *pair, r in among[["gene", "gene_2", "r"]].itertuples(index=False)}
+        assert [int(number.replace(",", "")) for number in found.groups()] == [
+            len(pairs), sum(r > 0 for r in pairs.values()), sum(r < 0 for r in pairs.values())
+        ]  # fmt: skip
 
     def test_gene_sets_of_every_level(self, page: Element, finished_run: Path) -> None:
         stages = Manifest.read(finished_run).content["stages"]
@@ -110,6 +134,7 @@ class TestContents:
         assert [row[0] for row in stages][:2] == ["Quality control of reads", "Normalisation"]
         assert all(re.fullmatch(r"[\d.]+ s", row[1]) for row in stages)
         assert all(re.fullmatch(r"[\d.]+ [MG]B", row[3]) for row in stages)
+        assert "Peaks are those of the stage (not on Linux: since the process started)." in words(page)
 
     def test_cautions(self, page: Element) -> None:
         cautions = [

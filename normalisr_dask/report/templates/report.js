@@ -83,6 +83,17 @@
     input.addEventListener("input", () => filterRows(input));
   });
 
+  // ---- paper, which nobody can unfold
+
+  const unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    unfolded.push(...document.querySelectorAll("details:not([open])"));
+    unfolded.forEach((details) => { details.open = true; });
+  });
+  window.addEventListener("afterprint", () => {
+    unfolded.splice(0).forEach((details) => { details.open = false; });
+  });
+
   if (!data.charts || !data.charts.length) return;
 
   // ---- the bytes of a grouping
@@ -249,7 +260,8 @@
     draw(svg, "line", { x1: atX(0), y1: atY(0), x2: atX(longest), y2: atY(longest), stroke: "var(--muted)", "stroke-dasharray": "5 4", "stroke-width": 1.5 });
     [...data.null, { label: name, points, colour: "var(--first)" }].forEach(({ label, points: pairs, colour }, order) => {
       pairs.filter((pair) => pair[0] <= longest).forEach(([x, y]) => {
-        draw(svg, "circle", { cx: atX(x), cy: atY(Math.min(y, highest)), r: 2.6, fill: colour });
+        if (y > highest) draw(svg, "path", { class: "beyond", d: `M ${atX(x)} ${top - 3} l 4 7 h -8 z`, fill: colour });
+        else draw(svg, "circle", { cx: atX(x), cy: atY(y), r: 2.6, fill: colour });
       });
       const y = top + 10 + 17 * order;
       draw(svg, "circle", { cx: left + 14, cy: y - 4, r: 4, fill: colour });
