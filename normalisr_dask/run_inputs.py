@@ -70,6 +70,12 @@ def _check(settings: RunSettings) -> None:
     if settings.groupings is not None and settings.groupby is not None:
         msg = "give groupings as a file (--groupings) or as a column of the cell table (--groupby), not both"
         raise ValueError(msg)
+    if settings.groupby in settings.covariate_columns:
+        msg = (
+            f"column {settings.groupby!r} is to be tested (--groupby) and a covariate (--covariate-columns), which "
+            "leaves nothing of it to test; leave it out of one of them"
+        )
+        raise ValueError(msg)
     if settings.reference is not None and settings.groupby is None:
         msg = "a reference level needs the column it belongs to (--groupby)"
         raise ValueError(msg)

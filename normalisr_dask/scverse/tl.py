@@ -88,6 +88,7 @@ def de(
         If it is no AnnData.
     ValueError
         If there is no normalised expression, column or element, or both or none of ``groupby`` and ``groupings_key``.
+        If ``groupby`` is among the covariates of the normalisation.
         If a label is missing, all cells have the same label, the reference is none of them, or numbers of names differ.
         If it lies on disk and is a view, or to be copied.
 
@@ -106,6 +107,7 @@ def de(
     normalised = normalised_expression(adata, normalised_key)
     if groupby is not None and groupings_key is None:
         labels = column(adata.obs, groupby, "groupby").iloc[normalised.cells]
+        _refuse_covariate(groupby, adata.uns[normalised_key]["covariates"])
         rows = groupings_from_column(labels, reference)
         names, groupings = list(rows.names), rows.values
     elif groupby is None and groupings_key is not None:
@@ -138,6 +140,16 @@ def de(
         found |= ranking(names, adata.var_names.to_numpy(dtype=object), of_all)
     adata.uns[key_added] = found
     return adata if copy else None
+
+
+def _refuse_covariate(groupby: str, covariates: Sequence[str]) -> None:
+    """Refuse a column that normalisation took as a covariate, by its name or one-hot as ``column=label``."""
+    if any(name == groupby or name.startswith(f"{groupby}=") for name in covariates):
+        msg = (
+            f"groupby: column {groupby!r} is a covariate of the normalised expression, which leaves nothing of it to "
+            "test; run nd.pp.normalise without it"
+        )
+        raise ValueError(msg)
 
 
 def _of_obsm(adata: anndata.AnnData, key: str, names: Sequence[str] | None, cells: Positions) -> tuple[list[str], Any]:

@@ -61,6 +61,7 @@ GROUPINGS = cases(
     ("column of one label", "run counts.zarr -o out --groupby plate", "column 'plate' has 'p1' in every cell"),
     ("column of a label a cell", "run counts.zarr -o out --groupby well", "column 'well' has another label in every cell"),
     ("column of fractions", "run counts.zarr -o out --groupby depth", "column 'depth' holds fractional numbers, expected labels"),
+    ("column that is a covariate", "run counts.zarr -o out --groupby guide --covariate-columns batch,guide", "column 'guide' is to be tested (--groupby) and a covariate"),
     ("column with gaps", "run counts.zarr -o out --groupby gaps", "column 'gaps' has no label for cell 'cell3-1'"),
     ("file that is not there", "run counts.zarr -o out --groupings nowhere.tsv", "nowhere.tsv does not exist"),
     ("folder in place of a file", "run counts.zarr -o out --groupings box.tsv", "box.tsv is a folder", folder("box.tsv")),

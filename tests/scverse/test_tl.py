@@ -145,6 +145,10 @@ def test_counts_that_became_something_else_are_refused(tested: anndata.AnnData) 
         (lambda adata: nd.tl.de(adata, "cell_type", groupings_key="guides"), "name either a column of obs"),
         (lambda adata: nd.tl.de(adata, "celltype"), r"groupby: there is no column 'celltype' .* 'cell_type'"),
         (
+            lambda adata: nd.tl.de(adata, "batch"),
+            "groupby: column 'batch' is a covariate .* nd.pp.normalise without it",
+        ),
+        (
             lambda adata: nd.tl.de(adata, "cell_type", reference="type 9"),
             "reference of column 'cell_type': 'type 9' is",
         ),
@@ -168,6 +172,12 @@ def test_counts_that_became_something_else_are_refused(tested: anndata.AnnData) 
 def test_bad_input_is_refused(call, message: str, tested: anndata.AnnData) -> None:
     with pytest.raises(ValueError, match=message):
         call(tested)
+
+
+def test_labels_that_are_covariates_are_refused(adata: anndata.AnnData) -> None:
+    nd.pp.normalise(adata, covariates=["cell_type"])
+    with pytest.raises(ValueError, match="groupby: column 'cell_type' is a covariate of the normalised expression"):
+        nd.tl.de(adata, "cell_type")
 
 
 def test_a_normalisation_of_which_parts_are_gone_is_refused(tested: anndata.AnnData) -> None:
