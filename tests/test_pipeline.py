@@ -336,10 +336,17 @@ def test_stage_that_was_not_recorded_is_made_again(settings: RunSettings, client
     path = Path(settings.output) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["stages"]["de"]
+    long_ago = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:09+00:00"}
+    manifest |= long_ago
     path.write_text(json.dumps(manifest))
     told = Told()
     run(settings, client, progress=told)
     assert told.done == ["de"]
+    times = {name: json.loads(path.read_text())[name] for name in long_ago}
+    assert times["started"] == long_ago["started"]
+    assert times["finished"] > long_ago["finished"]
+    run(settings, client)
+    assert times.items() <= json.loads(path.read_text()).items()  # a call that does nothing changes no time
     xr.testing.assert_identical(group(settings, "de"), before)
 
 
