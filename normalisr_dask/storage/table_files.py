@@ -1,5 +1,6 @@
 """Files of tables: TSV, CSV and Parquet, read with errors that name the file and the place."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,13 +104,24 @@ def _read_text(path: Path, *, as_text: bool, rows: str = "cell") -> Iterator[pd.
             float_precision=None if as_text else "round_trip",
             chunksize=_rows_at_a_time(more),
         )
-        for chunk in reader:
+        for chunk in _without_warnings(reader):
             longer = np.flatnonzero(chunk[more].fillna("") != "")
             if longer.size:
                 row = chunk.index[longer[0]]
                 msg = f"{path}: data row {row + 1:,} has more fields than the header, which has {more:,}"
                 raise ValueError(msg)
             yield _indexed(chunk.drop(columns=more), 0, path, rows).set_axis(header[1:], axis="columns")
+
+
+def _without_warnings(reader: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Read on; of lines with far more fields than the header pandas warns, and they are refused."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            chunk = next(reader, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _check_columns(columns: list[str], path: Path, index: str, rows: str = "cell") -> str:

@@ -158,6 +158,7 @@ class TestReadGroupings:
                 "the header has 2 fields, line 2 has 3; the column of cell names needs a title",
             ),
             ("a.tsv", "cell\ta\nx\t1\ny\t1\t2\n", "data row 2 has more fields than the header, which has 2"),
+            ("a.tsv", "cell\ta\n\nx\t1\t2\t3\ny\t1\n", "data row 1 has more fields than the header, which has 2"),
             ("a.tsv", "cell\ta\nx\t1\ny\t0\nx\t0\n", "cell 'x' occurs more than once; there are 1 repeats"),
             ("a.tsv", "cell\ta\tb\nx\t1\t1\ny\t\t0\n", "grouping 'a' has no value for cell 'y', expected a number"),
             ("a.tsv", "cell\ta\tb\nx\t1\tNA\n", "grouping 'b' has no value for cell 'x', expected a number"),
