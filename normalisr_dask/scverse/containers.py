@@ -1,5 +1,6 @@
 """AnnData as the steps take it: counts, genes × cells, and columns, from objects in memory, on disk, and lazy."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.inputs import as_matrix, positions
 from normalisr_dask.kernels.counts import check_counts
 from normalisr_dask.storage.h5ad_counts import h5ad_counts, is_by_cell
-from normalisr_dask.validation import listing
+from normalisr_dask.validation import did_you_mean, listing
 
 Positions = NDArray[np.int64]
 #: What a table of AnnData is: a DataFrame, or AnnData's lazy stand-in for one.
@@ -113,12 +114,18 @@ def column(table: Table, name: str, what: str) -> pd.Series:
         If there is none of this name; ``what`` says what it was named for.
     """
     if name not in table.columns:
-        msg = f"{what}: there is no column {name!r} in the AnnData object; there is {listing(list(table.columns))}"
+        msg = f"{what}: there is no column {name!r} in the AnnData object{instead_of(name, table.columns)}"
         raise ValueError(msg)
     values = table[name]
     if isinstance(values, pd.Series):
         return values
     return pd.Series(np.asarray(values), index=pd.Index(table.index), name=name)
+
+
+def instead_of(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about a name that is not there: what there is, and the closest of it."""
+    there = list(names)
+    return f"; there is {listing(there)}{did_you_mean(name, there)}" if there else ", which has none"
 
 
 def groupings_of(adata: Any, key: str) -> list[str]:
@@ -156,11 +163,12 @@ def spread(values: Any, chosen: Positions, size: int) -> Any:
 def _matrix(adata: anndata.AnnData, layer: str | None) -> Any:
     if layer is not None:
         if layer not in adata.layers:
-            msg = f"there is no layer {layer!r} in the AnnData object; there is {listing(list(adata.layers))}"
+            msg = f"there is no layer {layer!r} in the AnnData object{instead_of(layer, adata.layers)}"
             raise ValueError(msg)
         return adata.layers[layer]
     if adata.X is None:
-        msg = f"the AnnData object has no X; name the layer with counts (layer=…): {listing(list(adata.layers))}"
+        way_out = f"; name the layer with counts (layer=…): {listing(list(adata.layers))}" if adata.layers else ""
+        msg = f"the AnnData object has {'no X' if way_out else 'neither X nor layers'}{way_out}"
         raise ValueError(msg)
     return adata.X
 

@@ -13,12 +13,12 @@ import scipy.sparse
 from normalisr_dask.grouping_tests import SINGLE, warn_of_untestable
 from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
-from normalisr_dask.scverse.containers import Positions, column, in_memory, spread, target
+from normalisr_dask.scverse.containers import Positions, column, in_memory, instead_of, spread, target
 from normalisr_dask.scverse.normalised import KEY, NormalisedExpression, normalised_expression
 from normalisr_dask.scverse.ranking import ranking
 from normalisr_dask.steps import coexpression, differential, network, vooma
 from normalisr_dask.storage.cell_columns import groupings_from_column
-from normalisr_dask.validation import check_choice, listing
+from normalisr_dask.validation import check_choice
 
 __all__ = ["coex", "de", "vooma_lm_fit"]
 
@@ -142,9 +142,10 @@ def de(
     return adata if copy else None
 
 
-def _refuse_covariate(groupby: str, covariates: Sequence[str]) -> None:
+def _refuse_covariate(groupby: str, covariates: Any) -> None:
     """Refuse a column that normalisation took as a covariate, by its name or one-hot as ``column=label``."""
-    if any(name == groupby or name.startswith(f"{groupby}=") for name in covariates):
+    names = map(str, np.asarray(covariates))
+    if any(name == groupby or name.startswith(f"{groupby}=") for name in names):
         msg = (
             f"groupby: column {groupby!r} is a covariate of the normalised expression, which leaves nothing of it to "
             "test; run nd.pp.normalise without it"
@@ -155,7 +156,7 @@ def _refuse_covariate(groupby: str, covariates: Sequence[str]) -> None:
 def _of_obsm(adata: anndata.AnnData, key: str, names: Sequence[str] | None, cells: Positions) -> tuple[list[str], Any]:
     """Return names and values, groupings × cells, of an element of obsm."""
     if key not in adata.obsm:
-        msg = f"groupings_key: there is no {key!r} in obsm of the AnnData object; there is {listing(list(adata.obsm))}"
+        msg = f"groupings_key: there is no {key!r} in obsm of the AnnData object{instead_of(key, adata.obsm)}"
         raise ValueError(msg)
     values = in_memory(adata.obsm[key])
     if isinstance(values, pd.DataFrame):

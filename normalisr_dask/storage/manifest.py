@@ -16,7 +16,7 @@ from normalisr_dask.storage.folder_lock import LOCK
 from normalisr_dask.storage.locations import as_path, has_file, is_local, make_folder, remove_folder, whole_file
 from normalisr_dask.storage.outputs import check_outside_stores
 from normalisr_dask.storage.url_errors import url_errors
-from normalisr_dask.validation import listing
+from normalisr_dask.validation import did_you_mean, listing
 
 MANIFEST = "manifest.json"
 DRAFT = "manifest.json.partial"
@@ -62,8 +62,7 @@ class Manifest:
             with url_errors(output):
                 manifest.content = json.loads(manifest.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            msg = f"{output} holds no run: there is no {MANIFEST} in it"
-            raise FileNotFoundError(msg) from error
+            raise FileNotFoundError(_what_is_in_place_of_a_run(output)) from error
         except ValueError as error:
             msg = f"{manifest.path} is damaged ({error}); remove the folder {output} and run again"
             raise ValueError(msg) from error
@@ -215,3 +214,22 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
             digest.update(block)
             n_bytes += len(block)
     return {"bytes": n_bytes, "sha256": digest.hexdigest()}
+
+
+def _what_is_in_place_of_a_run(output: str | Path) -> str:
+    """Say what is in a place where a run was looked for."""
+    path = as_path(output)
+    if is_local(path):
+        if not path.exists():
+            return f"there is no folder {output}{did_you_mean(path.name, _outputs_in(path.parent))}"
+        whole = path.resolve().parent
+        if has_file(whole / MANIFEST):
+            return f"{output} is a part of the output {whole}; give that folder"
+        if near := _outputs_in(path):
+            return f"{output} holds no run; in it are {listing(near)}"
+    return f"{output} holds no run: there is no {MANIFEST} in it"
+
+
+def _outputs_in(folder: Path) -> list[str]:
+    """Return the names of the outputs in a folder, sorted; none if it is no folder."""
+    return sorted(path.name for path in folder.iterdir() if has_file(path / MANIFEST)) if folder.is_dir() else []

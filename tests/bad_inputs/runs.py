@@ -159,7 +159,8 @@ COMPUTED = cases(
 )
 
 REPORT = cases(
-    ("no results", "report nowhere", "nowhere holds no run"),
+    ("no results", "report nowhere", "there is no folder nowhere"),
+    ("part of the results", "report finished/results.zarr", "finished/results.zarr is a part of the output /"),
     ("file", "report genes.txt", "genes.txt holds no run"),
     ("results without arrays", "report finished", "normalisation", remove("finished/results.zarr")),
     ("results without their manifest", "report finished", "finished holds no run", remove("finished/manifest.json")),

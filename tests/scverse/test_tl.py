@@ -143,7 +143,10 @@ def test_counts_that_became_something_else_are_refused(tested: anndata.AnnData) 
     [
         (lambda adata: nd.tl.de(adata), "name either a column of obs .groupby. or an element of obsm"),
         (lambda adata: nd.tl.de(adata, "cell_type", groupings_key="guides"), "name either a column of obs"),
-        (lambda adata: nd.tl.de(adata, "celltype"), r"groupby: there is no column 'celltype' .* 'cell_type'"),
+        (
+            lambda adata: nd.tl.de(adata, "celltype"),
+            r"groupby: there is no column 'celltype' .* did you mean 'cell_type'",
+        ),
         (
             lambda adata: nd.tl.de(adata, "batch"),
             "groupby: column 'batch' is a covariate .* nd.pp.normalise without it",
