@@ -422,7 +422,7 @@ def test_an_ingest_that_is_killed_leaves_no_store_and_can_be_done_again(matrix: 
     assert "there is no count store" in told(store)
     assert "run the same ingest again" in told(store)
     unfinished = tmp_path / "counts.zarr.partial"
-    assert "is not a Zarr store" in told(unfinished)
+    assert "is neither a count store nor the output of a run" in told(unfinished)
     with pytest.raises(FileNotFoundError):
         anndata.read_zarr(unfinished)
 
