@@ -20,7 +20,15 @@ SECONDS_WITHOUT_WORKERS = 17.0
 
 def worker_processes() -> list[psutil.Process]:
     """Return the worker processes that this process has started."""
-    return [child for child in psutil.Process().children() if any("spawn_main" in word for word in child.cmdline())]
+    return [child for child in psutil.Process().children() if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Tell by its command; one that has just been killed has none."""
+    try:
+        return any("spawn_main" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def worker_process(*, other_than: int = 0) -> psutil.Process:
