@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -41,6 +42,24 @@ def with_reader(array: da.Array, reader: BlockReader) -> da.Array:
     """Return the array, which from now on is read anew by every pass."""
     setattr(array, _READER, reader)
     return array
+
+
+def blocks_of(reader: BlockReader, n_rows: int, meta: Any, name: str) -> da.Array:
+    """Return rows × cells in chunks like ``meta`` with all rows, whose blocks every pass reads anew."""
+    blocks = da.blockwise(
+        reader.read,
+        ("rows", "cells"),
+        reader.cells,
+        ("cells",),
+        reader.genes,
+        ("chosen",),
+        new_axes={"rows": n_rows},
+        concatenate=True,
+        dtype=meta.dtype,
+        meta=meta,
+        name=f"{name}-{uuid4().hex}",
+    )
+    return with_reader(blocks, reader)
 
 
 def reader_of(array: da.Array) -> BlockReader | None:

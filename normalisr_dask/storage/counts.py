@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -12,7 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
-from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.graph.passes import BlockReader, blocks_of
 from normalisr_dask.kernels.entries import choose_entries
 from normalisr_dask.notebook import as_html, as_text
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
@@ -77,21 +76,8 @@ class Counts:
 
         Every pass of a step reads its blocks anew and keeps none, so that what is read need not fit in memory.
         """
-        reader = self._reader
-        blocks = da.blockwise(
-            reader.read,
-            ("genes", "cells"),
-            reader.cells,
-            ("cells",),
-            reader.genes,
-            ("chosen",),
-            new_axes={"genes": self.shape[0]},
-            concatenate=True,
-            dtype=self.store.dtype,
-            meta=scipy.sparse.csc_array((0, 0), dtype=self.store.dtype),
-            name=f"read-counts-{uuid4().hex}",
-        )
-        return with_reader(blocks, reader)
+        meta = scipy.sparse.csc_array((0, 0), dtype=self.store.dtype)
+        return blocks_of(self._reader, self.shape[0], meta, "read-counts")
 
     def __repr__(self) -> str:
         return as_text(*self._shown)

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import dask.array as da
 import h5py
@@ -12,7 +11,7 @@ from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import cells_per_sparse_block
-from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.graph.passes import BlockReader, blocks_of
 from normalisr_dask.kernels.counts import check_counts
 
 X = "X"
@@ -55,20 +54,7 @@ def h5ad_counts(path: Path, genes: NDArray[np.int64], cells: NDArray[np.int64]) 
     reader = BlockReader(
         partial(_read_block, path=path), da.from_array(cells, chunks=(chunks,)), da.from_array(genes, chunks=-1)
     )
-    blocks = da.blockwise(
-        reader.read,
-        ("genes", "cells"),
-        reader.cells,
-        ("cells",),
-        reader.genes,
-        ("chosen",),
-        new_axes={"genes": genes.size},
-        concatenate=True,
-        dtype=dtype,
-        meta=scipy.sparse.csc_array((0, 0), dtype=dtype),
-        name=f"read-h5ad-{uuid4().hex}",
-    )
-    return with_reader(blocks, reader)
+    return blocks_of(reader, genes.size, scipy.sparse.csc_array((0, 0), dtype=dtype), "read-h5ad")
 
 
 def _read_block(cells: NDArray[np.int64], genes: NDArray[np.int64], *, path: Path) -> scipy.sparse.csc_array:

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import cells_per_block
-from normalisr_dask.graph.passes import BlockReader, with_reader
+from normalisr_dask.graph.passes import BlockReader, blocks_of
 from normalisr_dask.storage.damage import reading
 
 #: Largest run of whole rows that is held in memory.
@@ -106,20 +106,7 @@ def by_columns(array: zarr.Array, path: Path | str) -> da.Array:
         da.arange(n_columns, chunks=max(1, min(width, n_columns)), dtype=np.int64),
         da.zeros(0, chunks=-1, dtype=np.int64),
     )
-    blocks = da.blockwise(
-        reader.read,
-        ("rows", "columns"),
-        reader.cells,
-        ("columns",),
-        reader.genes,
-        ("none",),
-        new_axes={"rows": n_rows},
-        concatenate=True,
-        dtype=array.dtype,
-        meta=np.empty((0, 0), dtype=array.dtype),
-        token="read-columns",
-    )
-    return with_reader(blocks, reader)
+    return blocks_of(reader, n_rows, np.empty((0, 0), dtype=array.dtype), "read-columns")
 
 
 def by_rows(array: zarr.Array) -> da.Array:
