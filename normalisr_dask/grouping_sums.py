@@ -1,7 +1,8 @@
 """The sums of genes × groupings that tests are made of: how large they are, and how many are made together."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from normalisr_dask.graph.calls import CHAINED_SUM_BYTES, LARGE_SUM_BYTES, SPLIT_EVERY
 from normalisr_dask.steps.exclusive import PART_BYTES
@@ -65,3 +66,54 @@ class GroupingSums:
         sum_bytes = max(1, self.n_bytes(groupings_per_block))
         n_sums = math.ceil(cell_blocks / SPLIT_EVERY) if sum_bytes >= LARGE_SUM_BYTES else cell_blocks
         return max(1, allowed // (2 * n_sums * sum_bytes))
+
+
+class GroupingBlocks(NamedTuple):
+    """How many groupings a task tests together, and of how many the scheduler learns together."""
+
+    per_block: int
+    per_submission: int
+
+
+@dataclass(frozen=True)
+class GroupingPlanner:
+    """What decides on the groupings that are tested together; with fewer genes these are more.
+
+    Attributes
+    ----------
+    sums
+        Of all genes.
+    beside_bytes
+        Bytes of the largest task beside its sums.
+    cell_blocks
+        Blocks of cells.
+    at_a_time
+        Tasks that run at a time.
+    task_bytes
+        Bytes that each of them may use.
+    total_bytes
+        Bytes that the tasks of all workers may use, with one thread each.
+    """
+
+    sums: GroupingSums
+    beside_bytes: int
+    cell_blocks: int
+    at_a_time: int
+    task_bytes: int
+    total_bytes: int
+
+    def blocks(self, n_genes: int) -> GroupingBlocks:
+        """Return the most groupings whose sums over so many genes fit into memory."""
+        sums = replace(self.sums, n_genes=n_genes)
+        per_block = sums.groupings_per_block(self.at_a_time)
+        while per_block > 1 and self.beside_bytes + sums.task_bytes(per_block) > self.task_bytes:
+            per_block = sums.fewer_per_block(per_block, self.at_a_time)
+        together = sums.blocks_per_submission(per_block, self.cell_blocks, self.at_a_time, self.total_bytes)
+        return GroupingBlocks(per_block, per_block * together)
+
+    def tasks(self, n_genes: int) -> int:
+        """Return about how many tasks the tests are, fitted to what Dask's scheduler has counted in runs."""
+        blocks, sums = self.blocks(n_genes), replace(self.sums, n_genes=n_genes)
+        n_blocks, n_submissions = (math.ceil(sums.n_groupings / size) for size in blocks)
+        of_a_block = 0 if sums.chained else 6 * n_blocks
+        return (15 * n_submissions + of_a_block) * self.cell_blocks + 57 * n_blocks

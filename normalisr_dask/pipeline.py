@@ -15,6 +15,7 @@ from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
+from normalisr_dask.grouping_sums import GroupingBlocks
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests, warn_of_untestable
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
@@ -350,19 +351,18 @@ class Run:
     # ---- tests
 
     def _de(self, screen: Screen) -> dict[str, Any]:
-        tests = self._tests(screen)
+        tests, blocks = self._tests(screen), self._grouping_blocks()
         n_cells = tests.n_cells()
         rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
         tested, names = tests.tested(rows), np.array(screen.groupings.names, dtype=object)
         arrays = self.results.begin(
             "de",
             {"grouping": names[rows], "gene": self.results.read("normalisation", "gene")},
-            {"grouping": self.plan.groupings_per_block, "gene": GENES_PER_CHUNK},
+            {"grouping": blocks.per_block, "gene": GENES_PER_CHUNK},
             made_with=made_with(self.plan),
         )
         arrays["n_cells"][...] = n_cells[rows]
-        at_a_time = self.plan.groupings_per_submission
-        store(arrays, tested, rows_at_a_time=at_a_time, standing=self.progress.stage_stands)
+        store(arrays, tested, rows_at_a_time=blocks.per_submission, standing=self.progress.stage_stands)
         pvalue = lazy(arrays["pvalue"]).rechunk({1: -1})
         store(arrays, {"qvalue": pvalue.map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)})
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
@@ -380,14 +380,15 @@ class Run:
     def _calibration(self, screen: Screen) -> dict[str, Any]:
         tested = set(self.results.read("de", "grouping"))
         rows = np.array([row for row, name in enumerate(screen.groupings.names) if name in tested])
-        blocks = {"block": self.plan.groupings_per_block, "rows_at_a_time": self.plan.groupings_per_submission}
+        blocks = self._grouping_blocks()
+        sizes = {"block": blocks.per_block, "rows_at_a_time": blocks.per_submission}
         families = calibrate(
             self._tests(screen),
             rows,
             permutations=self.settings.permutations,
             seed=self.settings.seed,
-            rows_at_a_time=self.plan.groupings_per_submission,
-            folder=self.results.work_folder("calibration", made_with(self.plan, seed=self.settings.seed, **blocks)),
+            rows_at_a_time=blocks.per_submission,
+            folder=self.results.work_folder("calibration", made_with(self.plan, seed=self.settings.seed, **sizes)),
             standing=self.progress.stage_stands,
         )
         names, values = list(families), list(families.values())
@@ -407,7 +408,10 @@ class Run:
         return {"note": f"inflation {note}", **asked}
 
     def _tests(self, screen: Screen) -> GroupingTests:
-        return GroupingTests(self.settings, screen, self.results, self._counts(), self.plan.groupings_per_block)
+        return GroupingTests(self.settings, screen, self.results, self._counts(), self._grouping_blocks().per_block)
+
+    def _grouping_blocks(self) -> GroupingBlocks:
+        return self.plan.groupings.blocks(int(self.results.read("qc", "gene_kept").sum()))
 
     def _coex(self) -> dict[str, Any]:
         n_pairs = store_gene_pairs(self.results, self._counts(), self.plan, standing=self.progress.stage_stands)

@@ -17,7 +17,7 @@ from normalisr_dask.graph.memory import (
     task_allowance,
 )
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
-from normalisr_dask.grouping_sums import GroupingSums
+from normalisr_dask.grouping_sums import GroupingPlanner, GroupingSums
 from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
 from normalisr_dask.schema import kind_of, stage_of_level
@@ -82,12 +82,10 @@ class RunPlan:
         What it was planned for.
     cells_per_block
         Cells a task reads together.
-    groupings_per_block
-        Groupings a task tests together.
-    groupings_per_submission
-        Groupings of whose tests the scheduler learns together, so that their sums fit into the workers' memory.
-    blocks
-        Numbers of blocks.
+    groupings
+        What decides on the groupings that are tested together.
+    gene_pairs
+        What decides on the tiles of gene pairs.
     """
 
     stages: tuple[StagePlan, ...]
@@ -95,9 +93,7 @@ class RunPlan:
     workers: int
     threads_per_worker: int
     cells_per_block: int
-    groupings_per_block: int
-    groupings_per_submission: int
-    blocks: "Blocks"
+    groupings: GroupingPlanner
     gene_pairs: "GenePairPlanner"
 
     def tiles(self, n_genes: int, n_cells: int) -> TilePlan:
@@ -109,11 +105,17 @@ class RunPlan:
         return rows_of_edges(n_genes, self.gene_pairs.task_bytes)
 
     def of_genes(self, n_genes: int) -> tuple[StagePlan, ...]:
-        """Return the stages, about, if so many genes are left: those of gene pairs have fewer tasks then."""
-        n_tasks = self.gene_pairs.tasks(n_genes, self.blocks.cells, self.cells_per_block)
+        """Return the stages, about, if so many genes are left: tests have fewer tasks then."""
+        n_tasks = self.gene_pairs.tasks(n_genes, self.groupings.cell_blocks, self.cells_per_block)
         seconds = self.gene_pairs.seconds(n_genes, self.cells_per_block)
+        of_groupings = {stage.name: stage for stage in self.stages}.get("de")
+        share = 1.0 if of_groupings is None else self.groupings.tasks(n_genes) / max(1, of_groupings.tasks)
         return tuple(
-            replace(stage, tasks=n_tasks[kind], seconds=seconds[kind]) if kind in n_tasks else stage
+            replace(stage, tasks=n_tasks[kind], seconds=seconds[kind])
+            if kind in n_tasks
+            else replace(stage, tasks=int(share * stage.tasks))
+            if kind in ("de", "calibration")
+            else stage
             for stage in self.stages
             for kind in [kind_of(stage.name)]
         )
@@ -168,27 +170,13 @@ class GenePairPlanner:
         return {"coex": tests, "edges": EDGE_SECONDS * n_genes**2 / self.workers if self.stored else tests}
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Numbers of blocks of cells and of groupings, and of submissions of these, by which numbers of tasks grow.
-
-    And whether the blocks of cells of a block of groupings are few tasks, each of which adds to the sums of the last.
-    """
-
-    cells: int
-    groupings: int
-    submissions: int
-    chained: bool
-
-    def tasks(self) -> dict[str, int]:
-        """Return about how many tasks the stages have, fitted to what Dask's scheduler has counted in runs."""
-        return {
-            "qc": int((QC_ROUNDS + 1) * (3.5 * self.cells + 11)),
-            "normalisation": 26 * self.cells + 36,
-            "go": 40 * self.cells + 40,
-            "de": (15 * self.submissions + (0 if self.chained else 6 * self.groupings)) * self.cells
-            + 57 * self.groupings,
-        }
+def _tasks(cell_blocks: int) -> dict[str, int]:
+    """Return about how many tasks the stages have that read all cells, fitted to what Dask's scheduler has counted."""
+    return {
+        "qc": int((QC_ROUNDS + 1) * (3.5 * cell_blocks + 11)),
+        "normalisation": 26 * cell_blocks + 36,
+        "go": 40 * cell_blocks + 40,
+    }
 
 
 def plan_run(
@@ -245,16 +233,22 @@ def plan_run(
         with_more = replace(gene_pairs, task_bytes=task_allowance(sufficient, threads_per_worker))
         then = _block_sizes(store, sums, with_more, coex, go_levels)
     check_fits(sizes.largest, memory_limit, threads_per_worker, sufficient=sufficient)
-    cells_per_block, groupings_per_block = sizes.cells_per_block, sizes.groupings_per_block
-    cell_blocks, grouping_blocks = (
-        math.ceil(size / per_block)
-        for size, per_block in ((store.n_cells, cells_per_block), (n_groupings, groupings_per_block))
+    cells_per_block = sizes.cells_per_block
+    cell_blocks = math.ceil(store.n_cells / cells_per_block)
+    groupings = GroupingPlanner(
+        sums,
+        _block_bytes(store, cells_per_block) + _node_bytes(cells_per_block, sums),
+        cell_blocks,
+        at_a_time,
+        allowed,
+        allowed * workers,
     )
-    per_submission = sums.blocks_per_submission(groupings_per_block, cell_blocks, at_a_time, allowed * workers)
-    blocks = Blocks(cell_blocks, grouping_blocks, math.ceil(grouping_blocks / per_submission), sums.chained)
-    n_tasks = blocks.tasks() | gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
+    blocks = groupings.blocks(store.n_genes)
+    grouping_blocks, submissions = (math.ceil(n_groupings / size) for size in blocks)
+    n_tasks = _tasks(cell_blocks) | {"de": groupings.tasks(store.n_genes)}
+    n_tasks |= gene_pairs.tasks(store.n_genes, cell_blocks, cells_per_block)
     tiles = gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block)
-    n_bytes = _stage_bytes(store, blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
+    n_bytes = _stage_bytes(store, grouping_blocks, n_groupings, n_covariates) | _gene_pair_bytes(store, tiles, coex)
     seconds = {
         name: ENTRY_SECONDS[name] * n_bytes[name][0] / STORED_ENTRY_BYTES / at_a_time + TASK_SECONDS * n_tasks[name]
         for name in ENTRY_SECONDS
@@ -262,8 +256,8 @@ def plan_run(
     notes = dict.fromkeys(ENTRY_SECONDS, f"blocks: {cell_blocks:,} × {cells_per_block:,} cells")
     notes |= _notes_of_gene_pairs(tiles, coex, allowed)
     notes["qc"] += f", about {QC_ROUNDS} rounds"
-    submissions = counted(blocks.submissions, "submission", "submissions")
-    notes["de"] += f", {grouping_blocks:,} × {groupings_per_block:,} groupings in {submissions}"
+    of_groupings = counted(submissions, "submission", "submissions")
+    notes["de"] += f", {grouping_blocks:,} × {blocks.per_block:,} groupings in {of_groupings}"
     stages = tuple(
         StagePlan(name, n_tasks[name], *n_bytes[name], task.n_bytes, seconds[name], notes[name])
         for name, task in sizes.tasks.items()
@@ -274,10 +268,8 @@ def plan_run(
         workers,
         threads_per_worker,
         cells_per_block,
-        groupings_per_block,
-        groupings_per_submission=groupings_per_block * per_submission,
-        blocks=blocks,
-        gene_pairs=gene_pairs,
+        groupings,
+        gene_pairs,
     )
 
 
@@ -356,10 +348,8 @@ def _largest_tasks(
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
     n_genes, n_covariates = store.n_genes, sums.n_covariates
-    block = sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
-    pairs = (n_covariates + 2) * (n_covariates + 1) // 2
+    block, nodes = _block_bytes(store, cells_per_block), _node_bytes(cells_per_block, sums)
     per_gene = dense_block_bytes(n_genes, (n_covariates + 4) ** 2, SPLIT_EVERY // 2)
-    nodes = dense_block_bytes(N_NODES * pairs, cells_per_block, 3)
     tasks = {
         "qc": TaskPlan("sums of a block of counts", block + dense_block_bytes(n_genes, 3, SPLIT_EVERY)),
         "normalisation": TaskPlan("fit of a block of counts", block + max(nodes, per_gene)),
@@ -375,12 +365,25 @@ def _largest_tasks(
     return tasks
 
 
+def _block_bytes(store: CountStore, cells_per_block: int) -> int:
+    """Return the bytes of a task on a block of counts."""
+    return sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
+
+
+def _node_bytes(cells_per_block: int, sums: GroupingSums) -> int:
+    """Return the bytes of what a task makes of the cells of a block for the Chebyshev nodes."""
+    pairs = (sums.n_covariates + 2) * (sums.n_covariates + 1) // 2
+    return dense_block_bytes(N_NODES * pairs, cells_per_block, 3)
+
+
 def one_pass_bytes(n_entries: int, n_cells: int) -> int:
     """Return about how many bytes of a store a pass over its counts reads."""
     return int(STORED_ENTRY_BYTES * n_entries) + 8 * n_cells
 
 
-def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariates: int) -> dict[str, tuple[int, int]]:
+def _stage_bytes(
+    store: CountStore, grouping_blocks: int, n_groupings: int, n_covariates: int
+) -> dict[str, tuple[int, int]]:
     """Return about how many bytes each stage reads and writes."""
     n_genes, n_cells = store.n_genes, store.n_cells
     one_pass = one_pass_bytes(store.n_entries, n_cells)
@@ -388,7 +391,7 @@ def _stage_bytes(store: CountStore, blocks: Blocks, n_groupings: int, n_covariat
         "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
         "go": (3 * one_pass, 8 * (n_cells + n_genes)),
-        "de": ((2 + blocks.groupings) * one_pass, 48 * n_groupings * n_genes),
+        "de": ((2 + grouping_blocks) * one_pass, 48 * n_groupings * n_genes),
     }
 
 
@@ -413,8 +416,8 @@ def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"], allowed: in
 
 def _gene_set_task(store: CountStore, cells_per_block: int) -> TaskPlan:
     """Return the largest task that makes the principal component of a gene set."""
-    block = sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
     genes = min(store.n_genes, GENES_OF_SET)
+    block = _block_bytes(store, cells_per_block)
     return TaskPlan("products of the genes of a set", block + 4 * 8 * PANEL_VALUES + dense_block_bytes(genes, genes, 3))
 
 

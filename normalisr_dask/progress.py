@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from asyncio import CancelledError
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
@@ -83,7 +84,7 @@ def watched(client: Client, name: str, progress: RunProgress) -> Iterator[None]:
         while not stop.wait(_SECONDS_BETWEEN_LOOKS):
             try:
                 progress.stage_advanced(name, client.run_on_scheduler(_finished) - before)
-            except (OSError, ValueError, RuntimeError, TimeoutError):
+            except (Exception, CancelledError):  # a client that closes meanwhile says so in many ways
                 return  # the scheduler is gone; the computation itself will say so
 
     watcher = threading.Thread(target=look, daemon=True)
