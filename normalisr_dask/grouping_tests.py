@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.calls import large_ranges
+from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.screen import Screen
@@ -23,7 +23,7 @@ from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_of_rank
 from normalisr_dask.steps.covariates import Basis
 from normalisr_dask.steps.differential import association_tests, de, in_blocks, prepare
-from normalisr_dask.steps.exclusive import Controls, controls_of
+from normalisr_dask.steps.exclusive import Controls, controls_of, labels_of
 from normalisr_dask.steps.expression import NormalisedForm, Residuals, expression_of
 from normalisr_dask.steps.selection import of_first_groupings, only_pairs
 from normalisr_dask.storage.counts import Counts
@@ -45,6 +45,11 @@ def warn_of_untestable(names: NDArray[np.object_], variance: NDArray[np.float64]
             "covariates also these) determine it"
         )
         warnings.warn(msg, UntestableGroupingWarning, stacklevel=3)
+
+
+def _computed(*arrays: da.Array) -> list[da.Array]:
+    """Return small arrays, computed together, each in one chunk."""
+    return [da.from_array(values, chunks=-1) for values in dask.compute(*arrays)]
 
 
 @dataclass(frozen=True)
@@ -82,37 +87,26 @@ class GroupingTests:
 
     @cached_property
     def _prepared(self) -> Prepared:
-        """What all tests share: numbers of genes in memory, vectors of cells with the workers; a pass over the counts.
-
-        Vectors that lay in the graphs would be sent with each of these, and cut anew into what tasks take of them.
-        """
+        """What all tests share, in memory: numbers of genes, and vectors of cells; a pass over the counts."""
         form = expression_of(self._stored.expression, "dt")
-        cells = form.chunks[1]
         if isinstance(form, NormalisedForm):
-            cells = large_ranges(form.log_cpm.counts)
-            vectors = (form.log_cpm.cell_offset, form.covariates, form.weights)
-            in_ranges = (vector.rechunk({-1: cells}) for vector in vectors)
-            offset, own, weights, zero_fit = dask.persist(*in_ranges, form.zero_fit)
-            log_cpm = replace(form.log_cpm, cell_offset=offset)
-            form = replace(form, log_cpm=log_cpm, covariates=own, weights=weights, zero_fit=zero_fit)
+            scaling_range, zero_fit = _computed(form.scaling_range, form.zero_fit)
+            form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)
         lazy = prepare(form, self._stored.covariates)
-        (rows,) = dask.persist(lazy.basis.rows.rechunk({1: cells}))
-        gram, to_covariates, *genes = (
-            da.from_array(part, chunks=-1)
-            for part in dask.compute(lazy.basis.gram, lazy.basis.to_covariates, *lazy.genes)
-        )
-        return Prepared(lazy.expression, Basis(rows, gram, to_covariates), Residuals(*genes))
+        rows, *of_rows = dask.compute(*lazy.basis)
+        basis = Basis(in_memory(rows, form.chunks[1]), *(da.from_array(part, chunks=-1) for part in of_rows))
+        return Prepared(form, basis, Residuals(*_computed(*form.residuals(basis.rows, basis.gram))))
 
     def _tests(self, values: scipy.sparse.csr_array) -> DifferentialExpression:
         """Return the tests of groupings in the kept cells; where others are excluded, after a pass for the controls."""
         prepared, single = self._prepared, SINGLE[self.settings.other_groupings]
-        groupings = in_blocks(values, prepared, self.groupings_per_block)
+        # of groupings that are alone, a block takes the labels
+        groupings = in_blocks(values, prepared, values.shape[0] if single == 1 else self.groupings_per_block)
         controls = None
         if single == 1:
-            lazy = controls_of(groupings, prepared)
-            (labels,) = dask.persist(lazy.labels.rechunk(prepared.basis.rows.chunks[1:]))
-            in_memory = (da.from_array(part, chunks=-1) for part in dask.compute(lazy.counts, lazy.moments))
-            controls = Controls(labels, *in_memory)
+            (labels,) = dask.compute(labels_of(groupings))
+            lazy = controls_of(in_memory(labels, groupings.chunks[1]), values.shape[0], prepared)
+            controls = Controls(lazy.labels, *_computed(lazy.counts, lazy.moments))
         return association_tests(
             AssociationInputs(groupings, prepared, loss_of_rank(0, prepared.expression.shape[0])),
             single=single,

@@ -15,7 +15,6 @@ from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
-from normalisr_dask.grouping_sums import GroupingBlocks
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests, warn_of_untestable
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
@@ -249,7 +248,7 @@ class Run:
     def _tell_plan(self) -> None:
         """Tell all stages and those that are done; quality control, once done, has left fewer genes than planned."""
         qc_done = self.results.has("qc")
-        n_genes = int(self.results.read("qc", "gene_kept").sum()) if qc_done else self.inputs.store.n_genes
+        n_genes = self._n_genes_kept() if qc_done else self.inputs.store.n_genes
         self.planned = {stage.name: stage for stage in self.plan.of_genes(n_genes)}
         self.progress.run_planned(list(self.planned.values()), [name for name in self.planned if self._is_done(name)])
 
@@ -351,7 +350,7 @@ class Run:
     # ---- tests
 
     def _de(self, screen: Screen) -> dict[str, Any]:
-        tests, blocks = self._tests(screen), self._grouping_blocks()
+        tests, blocks = self._tests(screen), self.plan.groupings.blocks(self._n_genes_kept())
         n_cells = tests.n_cells()
         rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
         tested, names = tests.tested(rows), np.array(screen.groupings.names, dtype=object)
@@ -380,7 +379,7 @@ class Run:
     def _calibration(self, screen: Screen) -> dict[str, Any]:
         tested = set(self.results.read("de", "grouping"))
         rows = np.array([row for row, name in enumerate(screen.groupings.names) if name in tested])
-        blocks = self._grouping_blocks()
+        blocks = self.plan.groupings.blocks(self._n_genes_kept())
         sizes = {"block": blocks.per_block, "rows_at_a_time": blocks.per_submission}
         families = calibrate(
             self._tests(screen),
@@ -408,10 +407,11 @@ class Run:
         return {"note": f"inflation {note}", **asked}
 
     def _tests(self, screen: Screen) -> GroupingTests:
-        return GroupingTests(self.settings, screen, self.results, self._counts(), self._grouping_blocks().per_block)
+        per_block = self.plan.groupings.blocks(self._n_genes_kept()).per_block
+        return GroupingTests(self.settings, screen, self.results, self._counts(), per_block)
 
-    def _grouping_blocks(self) -> GroupingBlocks:
-        return self.plan.groupings.blocks(int(self.results.read("qc", "gene_kept").sum()))
+    def _n_genes_kept(self) -> int:
+        return int(self.results.read("qc", "gene_kept").sum())
 
     def _coex(self) -> dict[str, Any]:
         n_pairs = store_gene_pairs(self.results, self._counts(), self.plan, standing=self.progress.stage_stands)

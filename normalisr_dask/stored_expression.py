@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, with_form
 from normalisr_dask.steps.normalisation import normalised_covariates
@@ -54,8 +55,7 @@ def stored_expression(
     kept = np.arange(cells.size) if chosen is None else chosen
     counts = counts.subset(genes=genes, cells=cells[kept])
     offset, covariates, cell_weight = (
-        da.from_array(stored[name][..., kept], chunks=(*stored[name].shape[:-1], counts.chunks))
-        for name in ("log_cpm_offset", "covariates", "cell_weight")
+        in_memory(stored[name][..., kept], counts.chunks) for name in ("log_cpm_offset", "covariates", "cell_weight")
     )
     form = NormalisedForm.of_fit(
         LogCpmForm(counts.matrix, offset),
@@ -90,10 +90,10 @@ def expression_of_level(results: ResultStore, counts: Counts, level: int) -> tup
     if level == 0:
         return expression, covariates
     components = np.vstack([results.read(stage_of_level("go", before), "component") for before in range(level)])
-    further = da.from_array(components, chunks=(-1, covariates.chunks[1]))
+    further = in_memory(components, covariates.chunks[1])
     return expression, da.concatenate([covariates, further]).rechunk({0: -1})
 
 
 def log_cpm_of(counts: Counts, offset: NDArray[np.float64]) -> LogCpmForm:
     """Return log-CPM of counts whose offsets are known already."""
-    return LogCpmForm(counts.matrix, da.from_array(offset, chunks=(counts.chunks,)))
+    return LogCpmForm(counts.matrix, in_memory(offset, counts.chunks))

@@ -13,6 +13,7 @@ import scipy.sparse
 
 from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
+from normalisr_dask.graph.vectors import CellSlices, in_cell_chunks, source_of, task_arguments
 
 GENES, CELLS, WIDTH = "genes", "cells", "width"
 Kernel = Callable[..., Any]
@@ -66,11 +67,6 @@ class CellRanges:
             step = max(step, math.ceil(len(blocks) / MOST_LINKS))
         sizes = tuple(sum(blocks[start : start + step]) for start in range(0, len(blocks), step))
         return cls(sizes, max(blocks, default=1), chained)
-
-
-def large_ranges(matrix: da.Array) -> tuple[int, ...]:
-    """Return the cells that a task takes of a matrix where sums are large; vectors in such chunks need no cutting."""
-    return CellRanges.of(matrix, LARGE_SUM_BYTES, CHAINED_SUM_BYTES).sizes
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ class BlockCall:
         call, total = self._of_range(), None
         for number in range(len(self.ranges.sizes)):
             arguments = [
-                argument.blocks[(slice(None),) * (argument.ndim - 1) + (number,)] if CELLS in indices else argument
+                _block_of_cells(argument, number) if CELLS in indices else argument
                 for argument, indices in zip(self.arguments[::2], self.arguments[1::2], strict=True)
             ]
             pairs = list(chain.from_iterable(zip(arguments, self.arguments[1::2], strict=True)))
@@ -180,7 +176,15 @@ class BlockCall:
             dtype=dtype,
             meta=np.empty((0,) * len(out), dtype=dtype),
             token=self.kernel.__name__,
+            align_arrays=False,  # they are
         )
+
+
+def _block_of_cells(argument: Any, number: int) -> Any:
+    """Return one of the blocks of cells of an array, or of slices of one."""
+    if isinstance(argument, CellSlices):
+        return argument.block(number)
+    return argument.blocks[(slice(None),) * (argument.ndim - 1) + (number,)]
 
 
 def block_source(
@@ -189,12 +193,11 @@ def block_source(
     """Return how a task comes by its block: a reader, the (array, indices) pairs it takes, and axes these lack."""
     reader = reader_of(matrix)
     if reader is None:
-        return as_given, [matrix, (rows, CELLS)], {}
-    return (
-        partial(_read_one, read=reader.read),
-        [reader.cells.rechunk((cell_chunks,)), (CELLS,), reader.genes, (f"{rows}-read",)],
-        {rows: matrix.shape[0]},
-    )
+        if source_of(matrix) is None:
+            return as_given, [matrix, (rows, CELLS)], {}
+        return as_given, task_arguments(in_cell_chunks(matrix, cell_chunks), (rows, CELLS), CELLS), {rows: len(matrix)}
+    cells = task_arguments(in_cell_chunks(reader.cells, cell_chunks), (CELLS,), CELLS)
+    return partial(_read_one, read=reader.read), [*cells, reader.genes, (f"{rows}-read",)], {rows: matrix.shape[0]}
 
 
 def aligned(
@@ -214,8 +217,11 @@ def aligned(
         for name, array in (arrays or {}).items():
             position = None if chunks is None else array.ndim - 1 if label == CELLS else 0
             axes = [f"{name}-{axis}" if axis != position else label for axis in range(array.ndim)]
-            layout = [-1 if axis != position else chunks for axis in range(array.ndim)]
             names.append(name)
+            if label == CELLS and chunks is not None:
+                arguments += task_arguments(in_cell_chunks(array, chunks), axes, CELLS)
+                continue
+            layout = [-1 if axis != position else chunks for axis in range(array.ndim)]
             arguments += [array.rechunk(tuple(layout)), tuple(axes)]
     return tuple(names), arguments
 

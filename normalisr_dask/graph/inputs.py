@@ -13,6 +13,8 @@ import scipy.sparse
 import zarr
 from dask.sizeof import sizeof
 
+from normalisr_dask.graph.vectors import in_cell_chunks, in_memory
+
 
 @sizeof.register(scipy.sparse.sparray)
 def _sparse_bytes(array: Any) -> int:
@@ -185,7 +187,9 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
     if values.shape[1] != like.shape[1]:
         msg = f"expected {name} with {like.shape[1]} cells (columns), found {values.shape[1]}"
         raise ValueError(msg)
-    return as_matrix(values, name, like.chunks[1]).rechunk((-1, like.chunks[1]))
+    if isinstance(values, np.ndarray):
+        return in_memory(values, like.chunks[1])
+    return in_cell_chunks(as_matrix(values, name, like.chunks[1]), like.chunks[1])
 
 
 def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:
@@ -196,13 +200,10 @@ def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:
     ValueError
         If the shape is another one.
     """
+    if isinstance(values, np.ndarray) and values.shape == (size,):
+        return in_memory(values, (size,))
     vector = da.from_zarr(values) if isinstance(values, zarr.Array) else da.asarray(values)
     if vector.shape != (size,):
         msg = f"expected {name} with one value for each of {size} {what}, found shape {vector.shape}"
         raise ValueError(msg)
     return vector
-
-
-def positions(sizes: tuple[int, ...]) -> da.Array:
-    """Return 0, 1, … as int64 in chunks of the given sizes; made in the tasks, not carried in the graph."""
-    return da.arange(sum(sizes), chunks=(sizes,), dtype=np.int64)

@@ -15,9 +15,10 @@ import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.calls import SPLIT_EVERY, Arrays
-from normalisr_dask.graph.inputs import columns_of, positions
+from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import Tile, TilePlan
+from normalisr_dask.graph.vectors import in_cell_chunks, positions, task_arguments
 
 Kernel = Callable[..., Any]
 
@@ -155,8 +156,8 @@ def tiles_of_counts(
     read, source = _source(counts, range_sizes)
     arguments = [*_numbered(len(plan.groups), "groups"), *_numbered(len(ranges), "ranges"), *source]
     for name, array in by_cell.items():
-        axes = array.ndim - 1
-        arguments += [array.rechunk((-1,) * axes + (range_sizes,)), (*(f"{name}-{n}" for n in range(axes)), "ranges")]
+        axes = (*(f"{name}-{axis}" for axis in range(array.ndim - 1)), "ranges")
+        arguments += task_arguments(in_cell_chunks(array, range_sizes), axes, "ranges")
     for name, array in by_gene.items():
         arguments += [array.rechunk(-1), tuple(f"{name}-{axis}" for axis in range(array.ndim))]
     task = _GroupTask(plan, ranges, residuals, add_product, read, tuple(by_cell), tuple(by_gene), constants)
@@ -235,8 +236,8 @@ def _source(counts: da.Array, range_sizes: tuple[int, ...]) -> tuple[Kernel, lis
     reader = reader_of(counts)
     if reader is None:
         return _cut_block, [counts.rechunk((-1, range_sizes)), ("counts", "ranges")]
-    cells = reader.cells.rechunk((range_sizes,))
-    return partial(_read_block, read=reader.read), [cells, ("ranges",), reader.genes, ("genes-read",)]
+    cells = task_arguments(in_cell_chunks(reader.cells, range_sizes), ("ranges",), "ranges")
+    return partial(_read_block, read=reader.read), [*cells, reader.genes, ("genes-read",)]
 
 
 def _read_block(source: Any, start: int, stop: int, *, read: Kernel) -> Any:

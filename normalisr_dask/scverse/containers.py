@@ -12,7 +12,8 @@ import scipy.sparse
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.inputs import as_matrix, positions
+from normalisr_dask.graph.inputs import as_matrix
+from normalisr_dask.graph.vectors import positions
 from normalisr_dask.kernels.counts import check_counts
 from normalisr_dask.storage.h5ad_counts import h5ad_counts, is_by_cell
 from normalisr_dask.validation import did_you_mean, listing

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 
+from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.pipeline import CONSTANT, COVARIATES_OF_LOG_CPM
 from normalisr_dask.run_inputs import check_enough_cells
 from normalisr_dask.scverse.containers import Positions, column, counts_of, is_lazy, spread, target
@@ -268,7 +269,7 @@ def _covariates(
 
 def _log_cpm(counts: da.Array, offset: np.ndarray) -> da.Array:
     """Return log-CPM of counts whose offsets are known already."""
-    return with_form(LogCpmForm(counts, da.from_array(offset, chunks=(counts.chunks[1],))))
+    return with_form(LogCpmForm(counts, in_memory(offset, counts.chunks[1])))
 
 
 def _as_layer(matrix: da.Array, *, is_lazy: bool) -> Any:

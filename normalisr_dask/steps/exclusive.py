@@ -36,11 +36,15 @@ class Controls(NamedTuple):
     moments: da.Array
 
 
-def controls_of(groupings: da.Array, prepared: Prepared) -> Controls:
+def labels_of(groupings: da.Array) -> da.Array:
+    """Return of every cell the one grouping it is in, as :class:`Controls` has it."""
+    return map_columns(kernels.exclusive_labels, groupings.rechunk({0: -1}), height=1, dtype=np.int64)[0]
+
+
+def controls_of(labels: da.Array, n_groupings: int, prepared: Prepared) -> Controls:
     """Return the sums over the cells of no grouping; one pass."""
-    labels = map_columns(kernels.exclusive_labels, groupings.rechunk({0: -1}), height=1, dtype=np.int64)[0]
     covariates = prepared.basis.rows
-    n_groups = groupings.shape[0] + 1
+    n_groups = n_groupings + 1
     counts = sum_of_vectors(
         kernels.group_counts,
         {"labels": labels, "covariates": covariates},
@@ -55,8 +59,8 @@ def exclusive_moments(
     inputs: AssociationInputs, *, groupings_per_block: int, with_alpha: bool, controls: Controls | None = None
 ) -> Moments:
     """Return the moments of every test over its own cells: those of the grouping alone, and those of none."""
-    controls = controls or controls_of(inputs.groupings, inputs.prepared)
     n_groupings = inputs.groupings.shape[0]
+    controls = controls or controls_of(labels_of(inputs.groupings), n_groupings, inputs.prepared)
     n_genes, n_covariates = inputs.expression.shape[0], inputs.basis.rows.shape[0]
     per_block = groupings_per_block or even_size(n_groupings, default_groupings_per_block(n_genes, n_covariates))
     parts = [

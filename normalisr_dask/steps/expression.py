@@ -25,6 +25,7 @@ from normalisr_dask.graph.layout import (
 )
 from normalisr_dask.graph.passes import rows_of
 from normalisr_dask.graph.products import product_over_cells
+from normalisr_dask.graph.vectors import with_ones
 from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_groups
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
@@ -385,8 +386,7 @@ class NormalisedForm:
     def residuals(self, covariates: da.Array, covariate_gram: da.Array) -> Residuals:
         """Free the genes of the covariates; one pass over the counts."""
         n_covariates, n_cells = covariates.shape
-        ones = da.ones((1, n_cells), chunks=(1, covariates.chunks[1]))
-        products = self.raw_products(da.concatenate([covariates, ones]).rechunk({0: -1})).T
+        products = self.raw_products(with_ones(covariates)).T
         fit = map_genes(
             association.fit_of_products,
             products,

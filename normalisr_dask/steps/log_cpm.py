@@ -3,8 +3,9 @@
 import dask.array as da
 import numpy as np
 
-from normalisr_dask.graph.inputs import as_matrix, is_sparse, positions
+from normalisr_dask.graph.inputs import as_matrix, is_sparse
 from normalisr_dask.graph.layout import map_columns, map_genes, map_matrix, sum_over_cells, sum_over_genes
+from normalisr_dask.graph.vectors import positions
 from normalisr_dask.kernels import counts as counts_kernels
 from normalisr_dask.kernels import log_cpm as kernels
 from normalisr_dask.kernels.scaling import scale_between

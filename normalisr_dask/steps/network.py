@@ -8,8 +8,9 @@ import dask.array as da
 import numpy as np
 import scipy.sparse
 
-from normalisr_dask.graph.inputs import as_matrix, positions
+from normalisr_dask.graph.inputs import as_matrix
 from normalisr_dask.graph.tile_plan import TilePlan
+from normalisr_dask.graph.vectors import positions
 from normalisr_dask.kernels import network as kernels
 from normalisr_dask.results import Network
 from normalisr_dask.steps.coexpression import correlations

@@ -6,6 +6,7 @@ import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
+from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, source_of
 from normalisr_dask.kernels import checks
 from normalisr_dask.kernels import normalisation as kernels
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
@@ -112,7 +113,7 @@ def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
     check_positive(eps, "eps")
     expression = as_matrix(dt, "dt")
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    scale = da.ones(expression.shape[1], chunks=(expression.chunks[1],))
+    scale = in_memory(np.ones(expression.shape[1]), expression.chunks[1])
     smallest_change = np.inf
     best = scale
     for _ in range(stepmax):
@@ -120,8 +121,9 @@ def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
         if stepmax == 1:
             best = new_scale
             break
-        values, change = dask.compute(new_scale, abs((new_scale - scale) / scale).max())
-        scale = da.from_array(values, chunks=(expression.chunks[1],))
+        values, before = dask.compute(new_scale, scale)
+        change = np.abs((values - before) / before).max()
+        scale = in_memory(values, expression.chunks[1])
         if change < smallest_change:
             smallest_change, best = change, scale
         if smallest_change <= eps:
@@ -134,7 +136,7 @@ def _fit_round(expression: da.Array, covariates: da.Array, scale: da.Array) -> d
     form = log_cpm_form(expression)
     squares = _cell_squares(expression, covariates, scale) if form is None else form.cell_squares(covariates, scale)
     whole = (squares.rechunk(-1), covariates.rechunk(-1), scale.rechunk(-1))
-    return call_once(kernels.fit_cell_scale, *whole, shape=(n_cells,), n_genes=n_genes).rechunk((expression.chunks[1],))
+    return call_once(kernels.fit_cell_scale, *whole, shape=(n_cells,), n_genes=n_genes)
 
 
 def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
@@ -228,9 +230,7 @@ def normvar(
         msg = "expected at least one covariate in dc, found none; normcov appends the constant one"
         raise ValueError(msg)
     n_genes, n_cells = expression.shape
-    weights = call_once(
-        checks.positive_weights, as_vector(w, "w", n_cells, "cells").rechunk(-1), shape=(n_cells,)
-    ).rechunk((expression.chunks[1],))
+    weights = in_cell_chunks(_positive(as_vector(w, "w", n_cells, "cells")), expression.chunks[1])
     scaling = call_once(
         checks.non_negative_scaling, as_vector(wt, "wt", n_genes, "genes").rechunk(-1), shape=(n_genes,)
     )
@@ -253,6 +253,14 @@ def normvar(
         return Normalised(normalised, scaled_covariates)
     extra = as_rows(dextra, "dextra", expression)
     return NormalisedWithExtra(normalised, scaled_covariates, extra * weights)
+
+
+def _positive(weights: da.Array) -> da.Array:
+    """Return weights (cells,) in one chunk, checked; at once where they lie in memory, which leaves them there."""
+    source = source_of(weights)
+    if isinstance(source, np.ndarray):
+        return in_memory(checks.positive_weights(source), source.shape)
+    return call_once(checks.positive_weights, weights.rechunk(-1), shape=weights.shape)
 
 
 def normalised_covariates(covariates: da.Array, weights: da.Array, *, cat: int) -> da.Array:

@@ -7,8 +7,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.inputs import as_matrix, positions
+from normalisr_dask.graph.inputs import as_matrix
 from normalisr_dask.graph.layout import sum_both_ways, sum_over_cells, sum_over_genes
+from normalisr_dask.graph.vectors import in_memory, positions
 from normalisr_dask.kernels.counts import both_sums, cell_sums, gene_sums
 from normalisr_dask.kernels.outliers import variance_outliers
 from normalisr_dask.validation import check_fraction, check_not_negative
@@ -104,7 +105,7 @@ def count_sums(
     """Return what the kept cells say of every gene (genes, 3) and the kept genes of every cell (2, cells); lazy."""
     cell_index = {"cell_index": positions(counts.chunks[1])}
     gene_index = {"gene_index": positions(counts.chunks[0])}
-    by_cell = {"cells_kept": da.from_array(cells_kept, chunks=(counts.chunks[1],)), **cell_index}
+    by_cell = {"cells_kept": in_memory(cells_kept, counts.chunks[1]), **cell_index}
     by_gene = {"genes_kept": da.from_array(genes_kept, chunks=(counts.chunks[0],)), **gene_index}
     if counts.numblocks[0] == 1:
         return sum_both_ways(both_sums, counts, width=3, height=2, by_cell=by_cell, by_gene=by_gene)

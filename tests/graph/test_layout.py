@@ -12,7 +12,6 @@ from layouts import EXPENSIVE, chunkings, laid_out
 
 import normalisr_dask as nd
 from normalisr_dask.graph.calls import MANY_BLOCKS, SPLIT_EVERY, CellRanges
-from normalisr_dask.graph.inputs import positions
 from normalisr_dask.graph.layout import (
     call_once,
     map_genes,
@@ -22,6 +21,7 @@ from normalisr_dask.graph.layout import (
     sum_over_cells,
     sum_over_genes,
 )
+from normalisr_dask.graph.vectors import positions
 from normalisr_dask.testing import raise_if_computes
 
 MATRIX = np.random.default_rng(0).integers(0, 9, size=(23, 31)).astype(np.float64)
