@@ -106,9 +106,11 @@ class CellSlices(ArrayBlockwiseDep):
         self.source, self.token = source, token
         self.edges = tuple(accumulate(sizes, initial=first))
 
-    def __getitem__(self, index: tuple[int, ...]) -> Any:
-        """Return a slice."""
-        start, stop = self.edges[index[0]], self.edges[index[0] + 1]
+    def __getitem__(self, index: tuple[int | list[int], ...]) -> Any:
+        """Return a slice, or that of all blocks of an axis that the result lacks."""
+        (blocks,) = index
+        first, last = (blocks[0], blocks[-1]) if isinstance(blocks, list) else (blocks, blocks)
+        start, stop = self.edges[first], self.edges[last + 1]
         return self.source(start, stop) if callable(self.source) else self.source[..., start:stop]
 
     def block(self, number: int) -> "CellSlices":
