@@ -90,7 +90,9 @@ class BlockCall:
     new_axes
         Axes of the result that no array has.
     ranges
-        If given, a task makes the sum of a range of cells, a block at a time.
+        If given, a task goes through a range of cells, a block at a time.
+    joined
+        Makes the result of a range from the list of those of its blocks; None for their sum.
     """
 
     kernel: Kernel
@@ -101,6 +103,7 @@ class BlockCall:
     n_source: int
     new_axes: Mapping[str, int] = field(default_factory=dict)
     ranges: CellRanges | None = None
+    joined: Callable[[list[Any]], Any] | None = None
 
     def blockwise(
         self,
@@ -153,6 +156,8 @@ class BlockCall:
         if self.ranges is None:
             return call
         by_cell = tuple(CELLS in indices for indices in self.arguments[1::2])
+        if self.joined is not None:
+            return partial(_joined_blocks, call=call, by_cell=by_cell, ranges=self.ranges, joined=self.joined)
         return partial(_sum_of_blocks, call=call, by_cell=by_cell, ranges=self.ranges)
 
     def _blockwise(
@@ -249,13 +254,8 @@ def _sum_of_blocks(
     *arrays: Any, call: Callable[..., Any], by_cell: tuple[bool, ...], ranges: CellRanges, sums: Any = None
 ) -> Any:
     """Add up what the call gives for the blocks of a range of cells, one after the other."""
-    n_cells = arrays[by_cell.index(True)].shape[-1]
-    if sums is None and n_cells <= ranges.cells_per_block:
-        return call(*arrays)
     total = sums
-    for start in range(0, n_cells, ranges.cells_per_block):
-        cells = slice(start, min(start + ranges.cells_per_block, n_cells))
-        of_block = [_last_axis(array, cells) if cut else array for array, cut in zip(arrays, by_cell, strict=True)]
+    for of_block in _blocks_of_range(arrays, by_cell, ranges.cells_per_block):
         if ranges.chained:
             total = call(*of_block, sums=total)
             continue
@@ -265,6 +265,30 @@ def _sum_of_blocks(
         else:
             total += part
     return total
+
+
+def _joined_blocks(
+    *arrays: Any,
+    call: Callable[..., Any],
+    by_cell: tuple[bool, ...],
+    ranges: CellRanges,
+    joined: Callable[[list[Any]], Any],
+) -> Any:
+    """Put together what the call gives for the blocks of a range of cells."""
+    return joined([call(*of_block) for of_block in _blocks_of_range(arrays, by_cell, ranges.cells_per_block)])
+
+
+def _blocks_of_range(
+    arrays: tuple[Any, ...], by_cell: tuple[bool, ...], cells_per_block: int
+) -> Iterator[tuple[Any, ...]]:
+    """Cut the arrays that have cells into blocks of these; one block, also of no cells, is taken as it is."""
+    n_cells = arrays[by_cell.index(True)].shape[-1]
+    if n_cells <= cells_per_block:
+        yield arrays
+        return
+    for start in range(0, n_cells, cells_per_block):
+        cells = slice(start, min(start + cells_per_block, n_cells))
+        yield tuple(_last_axis(array, cells) if cut else array for array, cut in zip(arrays, by_cell, strict=True))
 
 
 def _last_axis(array: Any, cells: slice) -> Any:

@@ -16,7 +16,7 @@ scheduler and number of workers gives the same bits.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -93,12 +93,14 @@ def sum_over_genes(
     **constants: Any,
 ) -> da.Array:
     """Return the sum over gene chunks of ``kernel(block, **arguments)``, ``width`` × cells."""
+    if matrix.numblocks[0] == 1:
+        ranges = CellRanges.of(matrix, 0)
+        call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants, ranges, joined=_side_by_side)
+        return call.blockwise((WIDTH, CELLS), dtype, new_axes={WIDTH: width})
     call = _matrix_call(kernel, matrix, by_cell, by_gene, shared, constants)
     partial_sums = call.blockwise(
         (GENES, WIDTH, CELLS), dtype, expand=0, new_axes={WIDTH: width}, adjust_chunks={GENES: 1}
     )
-    if matrix.numblocks[0] == 1:
-        return partial_sums[0]
     return tree_sum(partial_sums, axis=0)
 
 
@@ -119,11 +121,13 @@ def sum_both_ways(
     """
     n_genes = matrix.shape[0]
     split = n_genes * width
-    call = _matrix_call(kernel, matrix, by_cell, by_gene, None, constants)
+    ranges = CellRanges.of(matrix, 0)
+    joined = partial(_packed_together, split=split, height=height)
+    call = _matrix_call(kernel, matrix, by_cell, by_gene, None, constants, ranges, joined=joined)
     packed = call.blockwise(
-        (CELLS,), np.float64, adjust_chunks={CELLS: tuple(split + height * size for size in matrix.chunks[1])}
+        (CELLS,), np.float64, adjust_chunks={CELLS: tuple(split + height * size for size in ranges.sizes)}
     )
-    n_blocks = matrix.numblocks[1]
+    n_blocks = len(ranges.sizes)
     over_cells = packed.map_blocks(
         _unpacked_genes,
         shape=(n_genes, width, 1),
@@ -137,11 +141,21 @@ def sum_both_ways(
         start=split,
         height=height,
         dtype=np.float64,
-        chunks=((height,), matrix.chunks[1]),
+        chunks=((height,), ranges.sizes),
         new_axis=0,
         meta=np.empty((0, 0)),
     )
     return tree_sum(over_cells, axis=2), over_genes
+
+
+def _side_by_side(parts: list[Any]) -> Any:
+    return np.concatenate(parts, axis=-1)
+
+
+def _packed_together(parts: list[Any], *, split: int, height: int) -> Any:
+    """Add what blocks say of the genes, and put what they say of their cells side by side."""
+    of_cells = np.concatenate([part[split:].reshape(height, -1) for part in parts], axis=1)
+    return np.concatenate([np.sum([part[:split] for part in parts], axis=0), of_cells.ravel()])
 
 
 def _unpacked_genes(packed: Any, *, shape: tuple[int, int, int]) -> Any:
@@ -205,13 +219,14 @@ def _matrix_call(
     shared: Arrays | None,
     constants: Mapping[str, Any],
     ranges: CellRanges | None = None,
+    joined: Callable[[list[Any]], Any] | None = None,
 ) -> BlockCall:
     gene_chunks, cell_chunks = matrix.chunks
     if ranges is not None:
         cell_chunks = ranges.sizes
     read, source, new_axes = block_source(matrix, GENES, cell_chunks)
     names, arguments = aligned([(by_cell, CELLS, cell_chunks), (by_gene, GENES, gene_chunks), (shared, "shared", None)])
-    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes, ranges)
+    return BlockCall(kernel, names, (*source, *arguments), constants, read, len(source) // 2, new_axes, ranges, joined)
 
 
 def call_once(
