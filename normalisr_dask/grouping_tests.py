@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.kernels.association import UntestableGroupingWarning
+from normalisr_dask.kernels.exclusive import exclusive_labels
 from normalisr_dask.results import DifferentialExpression
 from normalisr_dask.screen import Screen
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.steps.association import AssociationInputs, Prepared, loss_of_rank
 from normalisr_dask.steps.covariates import Basis
 from normalisr_dask.steps.differential import association_tests, de, in_blocks, prepare
-from normalisr_dask.steps.exclusive import Controls, controls_of, labels_of
+from normalisr_dask.steps.exclusive import Controls, controls_of
 from normalisr_dask.steps.expression import NormalisedForm, Residuals, expression_of
 from normalisr_dask.steps.selection import of_first_groupings, only_pairs
 from normalisr_dask.storage.counts import Counts
@@ -92,9 +93,9 @@ class GroupingTests:
         if isinstance(form, NormalisedForm):
             scaling_range, zero_fit = _computed(form.scaling_range, form.zero_fit)
             form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)
-        lazy = prepare(form, self._stored.covariates)
-        rows, *of_rows = dask.compute(*lazy.basis)
-        basis = Basis(in_memory(rows, form.chunks[1]), *(da.from_array(part, chunks=-1) for part in of_rows))
+        lazy = prepare(form, self._stored.covariates).basis
+        rows, *of_rows = dask.compute(*lazy)
+        basis = Basis(in_memory(rows, lazy.rows.chunks[1]), *(da.from_array(part, chunks=-1) for part in of_rows))
         return Prepared(form, basis, Residuals(*_computed(*form.residuals(basis.rows, basis.gram))))
 
     def _tests(self, values: scipy.sparse.csr_array) -> DifferentialExpression:
@@ -104,8 +105,8 @@ class GroupingTests:
         groupings = in_blocks(values, prepared, values.shape[0] if single == 1 else self.groupings_per_block)
         controls = None
         if single == 1:
-            (labels,) = dask.compute(labels_of(groupings))
-            lazy = controls_of(in_memory(labels, groupings.chunks[1]), values.shape[0], prepared)
+            labels = in_memory(exclusive_labels(values)[0], prepared.expression.chunks[1])
+            lazy = controls_of(labels, values.shape[0], prepared)
             controls = Controls(lazy.labels, *_computed(lazy.counts, lazy.moments))
         return association_tests(
             AssociationInputs(groupings, prepared, loss_of_rank(0, prepared.expression.shape[0])),

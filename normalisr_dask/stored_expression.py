@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.vectors import in_memory
+from normalisr_dask.graph.vectors import in_memory, long_chunks
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, with_form
 from normalisr_dask.steps.normalisation import normalised_covariates
@@ -54,8 +54,9 @@ def stored_expression(
     stored = {name: results.read("normalisation", name) for name in (*names, "gene_scaling")}
     kept = np.arange(cells.size) if chosen is None else chosen
     counts = counts.subset(genes=genes, cells=cells[kept])
+    in_chunks = long_chunks(counts.chunks, len(stored["covariates"]))
     offset, covariates, cell_weight = (
-        in_memory(stored[name][..., kept], counts.chunks) for name in ("log_cpm_offset", "covariates", "cell_weight")
+        in_memory(stored[name][..., kept], in_chunks) for name in ("log_cpm_offset", "covariates", "cell_weight")
     )
     form = NormalisedForm.of_fit(
         LogCpmForm(counts.matrix, offset),

@@ -13,7 +13,7 @@ import scipy.sparse
 import zarr
 from dask.sizeof import sizeof
 
-from normalisr_dask.graph.vectors import in_cell_chunks, in_memory
+from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, long_chunks
 
 
 @sizeof.register(scipy.sparse.sparray)
@@ -174,7 +174,7 @@ def is_sparse(array: da.Array) -> bool:
 
 
 def as_rows(values: Any, name: str, like: Any) -> da.Array:
-    """Return rows × cells with one chunk of rows and the cell chunks of ``like``.
+    """Return rows × cells with one chunk of rows and the cell chunks of ``like``, or longer ones of rows in memory.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
         msg = f"expected {name} with {like.shape[1]} cells (columns), found {values.shape[1]}"
         raise ValueError(msg)
     if isinstance(values, np.ndarray):
-        return in_memory(values, like.chunks[1])
+        return in_memory(values, long_chunks(like.chunks[1], len(values)))
     return in_cell_chunks(as_matrix(values, name, like.chunks[1]), like.chunks[1])
 
 

@@ -19,6 +19,8 @@ from dask.tokenize import normalize_token
 from numpy.typing import NDArray
 
 _SOURCE = "normalisr_dask_source"
+#: Bytes of a chunk of rows of cells, where these are all that a task takes.
+CHUNK_BYTES = 4 << 20
 #: An array whose last axis is cells, or what makes those of a range: ``make(start, stop)``.
 Source = NDArray[Any] | Callable[[int, int], NDArray[Any]]
 
@@ -30,6 +32,18 @@ def in_memory(values: NDArray[Any], cell_chunks: Sequence[int]) -> da.Array:
     """
     chunks = (*values.shape[:-1], tuple(cell_chunks))
     return _with_source(da.from_array(values, chunks=chunks), values)
+
+
+def long_chunks(cell_chunks: Sequence[int], n_rows: int) -> tuple[int, ...]:
+    """Put chunks of cells together, so that rows (float64) of a chunk take some megabytes: a few tasks, not many."""
+    largest = CHUNK_BYTES // (8 * max(1, n_rows))
+    together: list[int] = []
+    for size in cell_chunks:
+        if together and together[-1] + size <= largest:
+            together[-1] += size
+        else:
+            together.append(size)
+    return tuple(together)
 
 
 def positions(sizes: Sequence[int]) -> da.Array:

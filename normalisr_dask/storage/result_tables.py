@@ -1,6 +1,7 @@
 """Tables of a run for people: differential expression and network edges as Parquet, written block by block."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -242,8 +243,18 @@ def _names_at(names: NDArray[np.object_], positions: NDArray[np.int64]) -> pa.Di
 
 def _write(path: Path, blocks: Iterator[pa.RecordBatch]) -> None:
     """Write a table, whole or not at all."""
-    first = next(blocks)
+    ahead = _one_ahead(blocks)
+    first = next(ahead)
     with whole_file(path) as draft, pq.ParquetWriter(draft, first.schema, compression="zstd") as writer:
         writer.write_batch(first)
-        for block in blocks:
+        for block in ahead:
             writer.write_batch(block)
+
+
+def _one_ahead(blocks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Make the next block while one is written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = pool.submit(next, blocks, None)
+            yield block

@@ -55,7 +55,9 @@ def test_entries_stored_twice_are_summed_and_the_input_is_left_alone():
 def test_rows_take_the_chunks_of_cells_of_the_matrix_they_go_with():
     like = laid_out(VALUES, "dask", CHUNKS)
     for kind in DENSE_KINDS + SPARSE_KINDS:
-        assert as_rows(laid_out(VALUES, kind, ((6,), (1, 9))), "rows", like).chunks == ((6,), (3, 7))
+        in_one = kind == "numpy"  # of rows in memory, chunks are put together
+        chunks = as_rows(laid_out(VALUES, kind, ((6,), (1, 9))), "rows", like).chunks
+        assert chunks == ((6,), (10,) if in_one else (3, 7))
     with pytest.raises(ValueError, match=r"expected rows with 10 cells \(columns\), found 9"):
         as_rows(VALUES[:, 1:], "rows", like)
 
