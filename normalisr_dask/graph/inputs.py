@@ -174,7 +174,7 @@ def is_sparse(array: da.Array) -> bool:
 
 
 def as_rows(values: Any, name: str, like: Any) -> da.Array:
-    """Return rows × cells with one chunk of rows and the cell chunks of ``like``, or longer ones of rows in memory.
+    """Return rows × cells with one chunk of rows and the cell chunks of ``like``, or fewer and longer ones.
 
     Raises
     ------
@@ -189,7 +189,8 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
         raise ValueError(msg)
     if isinstance(values, np.ndarray):
         return in_memory(values, long_chunks(like.chunks[1], len(values)))
-    return in_cell_chunks(as_matrix(values, name, like.chunks[1]), like.chunks[1])
+    rows = as_matrix(values, name, like.chunks[1])
+    return in_cell_chunks(rows, rows.chunks[1] if rows.numblocks[1] < like.numblocks[1] else like.chunks[1])
 
 
 def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Values worked on at a time: they and their work arrays stay in the processor's cache.
 PANEL_ENTRIES = 1 << 16
+#: Cells worked on at a time where there is little for each.
+CELLS_AT_A_TIME = 1 << 16
 
 #: A residual sum of squares below this share of the raw one is rounding: of entries and of their fit on the covariates.
 ROUNDING = 1e-24
@@ -162,11 +164,20 @@ def fit_cell_scale(squares: Floats, covariates: Floats, cell_scale: Floats, *, n
         msg = f"expected residuals of expression on the covariates in every cell, found none in {where}; {way_out}"
         raise ValueError(msg)
     log_deviation = 0.5 * np.log(squares[0] / n_genes)
-    centred = covariates - covariates.mean(axis=1, keepdims=True)
-    mean = log_deviation.mean()
-    slopes = np.linalg.lstsq(centred.T, log_deviation - mean, rcond=None)[0]
-    scale = np.exp(mean + slopes @ centred) * cell_scale
-    return np.asarray(scale / scale.min())
+    mean, centre = log_deviation.mean(), covariates.mean(axis=1, keepdims=True)
+    n_covariates, n_cells = covariates.shape
+    blocks = [slice(start, start + CELLS_AT_A_TIME) for start in range(0, n_cells, CELLS_AT_A_TIME)]
+    triangle = np.empty((0, n_covariates + 1))  # R of QR, a block after the other, takes no copy of all cells
+    for cells in blocks:
+        rows = np.vstack([covariates[:, cells] - centre, log_deviation[cells] - mean]).T
+        triangle = np.linalg.qr(np.vstack([triangle, rows]), mode="r")
+    rcond = np.finfo(float).eps * max(covariates.shape)
+    slopes = np.linalg.lstsq(triangle[:, :-1], triangle[:, -1], rcond=rcond)[0]
+    scale = np.empty(n_cells)
+    for cells in blocks:
+        scale[cells] = np.exp(mean + slopes @ (covariates[:, cells] - centre)) * cell_scale[cells]
+    scale /= scale.min()
+    return scale
 
 
 def weights_from_scale(cell_scale: Floats) -> Floats:
