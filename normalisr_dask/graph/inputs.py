@@ -190,7 +190,7 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
     if isinstance(values, np.ndarray):
         return in_memory(values, long_chunks(like.chunks[1], len(values)))
     rows = as_matrix(values, name, like.chunks[1])
-    return in_cell_chunks(rows, rows.chunks[1] if rows.numblocks[1] < like.numblocks[1] else like.chunks[1])
+    return in_cell_chunks(rows, min(like.chunks[1], rows.chunks[1], key=len))
 
 
 def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:

@@ -170,7 +170,7 @@ def fit_cell_scale(squares: Floats, covariates: Floats, cell_scale: Floats, *, n
     triangle = np.empty((0, n_covariates + 1))  # R of QR, a block after the other, takes no copy of all cells
     for cells in blocks:
         rows = np.vstack([covariates[:, cells] - centre, log_deviation[cells] - mean]).T
-        triangle = np.linalg.qr(np.vstack([triangle, rows]), mode="r")
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, rows]), mode="r"))
     rcond = np.finfo(float).eps * max(covariates.shape)
     slopes = np.linalg.lstsq(triangle[:, :-1], triangle[:, -1], rcond=rcond)[0]
     scale = np.empty(n_cells)
