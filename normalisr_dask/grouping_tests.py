@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.vectors import in_memory
+from normalisr_dask.graph.vectors import in_memory, in_one_chunk
 from normalisr_dask.kernels.association import UntestableGroupingWarning
 from normalisr_dask.kernels.exclusive import exclusive_labels
 from normalisr_dask.results import DifferentialExpression
@@ -50,7 +50,7 @@ def warn_of_untestable(names: NDArray[np.object_], variance: NDArray[np.float64]
 
 def _computed(*arrays: da.Array) -> list[da.Array]:
     """Return small arrays, computed together, each in one chunk."""
-    return [da.from_array(values, chunks=-1) for values in dask.compute(*arrays)]
+    return [in_one_chunk(values) for values in dask.compute(*arrays)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class GroupingTests:
             form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)
         lazy = prepare(form, self._stored.covariates).basis
         rows, *of_rows = dask.compute(*lazy)
-        basis = Basis(in_memory(rows, lazy.rows.chunks[1]), *(da.from_array(part, chunks=-1) for part in of_rows))
+        basis = Basis(in_memory(rows, lazy.rows.chunks[1]), *(in_one_chunk(part) for part in of_rows))
         return Prepared(form, basis, Residuals(*_computed(*form.residuals(basis.rows, basis.gram))))
 
     def _tests(self, values: scipy.sparse.csr_array) -> DifferentialExpression:

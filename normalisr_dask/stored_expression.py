@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.vectors import in_memory, long_chunks
+from normalisr_dask.graph.vectors import in_memory, in_one_chunk, long_chunks
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, with_form
 from normalisr_dask.steps.normalisation import normalised_covariates
@@ -62,7 +62,7 @@ def stored_expression(
         LogCpmForm(counts.matrix, offset),
         covariates,
         cell_weight,
-        da.from_array(stored["gene_scaling"], chunks=-1),
+        in_one_chunk(stored["gene_scaling"]),
         da.from_array(
             np.column_stack([stored[name] for name in ("coefficients", "variance_factor", "sum_of_squares")]), chunks=-1
         ),

@@ -13,7 +13,7 @@ import scipy.sparse
 
 from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
-from normalisr_dask.graph.vectors import CellSlices, in_cell_chunks, source_of, task_arguments
+from normalisr_dask.graph.vectors import CellSlices, in_cell_chunks, source_of, task_arguments, whole_arguments
 
 GENES, CELLS, WIDTH = "genes", "cells", "width"
 Kernel = Callable[..., Any]
@@ -80,7 +80,8 @@ class BlockCall:
     names
         Names of the arguments after the block.
     arguments
-        Pairs of array and indices, flat, as ``blockwise`` takes them; first what the block comes from.
+        Pairs of array and indices, flat, as ``blockwise`` takes them (None for a literal); first what the block comes
+        from.
     constants
         Further keyword arguments.
     read
@@ -134,7 +135,7 @@ class BlockCall:
         call, total = self._of_range(), None
         for number in range(len(self.ranges.sizes)):
             arguments = [
-                _block_of_cells(argument, number) if CELLS in indices else argument
+                _block_of_cells(argument, number) if _has_cells(indices) else argument
                 for argument, indices in zip(self.arguments[::2], self.arguments[1::2], strict=True)
             ]
             pairs = list(chain.from_iterable(zip(arguments, self.arguments[1::2], strict=True)))
@@ -155,7 +156,7 @@ class BlockCall:
         )
         if self.ranges is None:
             return call
-        by_cell = tuple(CELLS in indices for indices in self.arguments[1::2])
+        by_cell = tuple(_has_cells(indices) for indices in self.arguments[1::2])
         if self.joined is not None:
             return partial(_joined_blocks, call=call, by_cell=by_cell, ranges=self.ranges, joined=self.joined)
         return partial(_sum_of_blocks, call=call, by_cell=by_cell, ranges=self.ranges)
@@ -169,7 +170,7 @@ class BlockCall:
         new_axes: dict[str, int],
         adjust_chunks: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> da.Array:
-        of_arrays = set(chain.from_iterable(arguments[1::2]))
+        of_arrays = set(chain.from_iterable(filter(None, arguments[1::2])))
         axes = {axis: size for axis, size in self.new_axes.items() if axis not in of_arrays}
         return da.blockwise(
             call,
@@ -183,6 +184,11 @@ class BlockCall:
             token=self.kernel.__name__,
             align_arrays=False,  # they are
         )
+
+
+def _has_cells(indices: tuple[str, ...] | None) -> bool:
+    """Return whether an argument of ``blockwise``, None for a literal, has an axis of cells."""
+    return indices is not None and CELLS in indices
 
 
 def _block_of_cells(argument: Any, number: int) -> Any:
@@ -202,7 +208,8 @@ def block_source(
             return as_given, [matrix, (rows, CELLS)], {}
         return as_given, task_arguments(in_cell_chunks(matrix, cell_chunks), (rows, CELLS), CELLS), {rows: len(matrix)}
     cells = task_arguments(in_cell_chunks(reader.cells, cell_chunks), (CELLS,), CELLS)
-    return partial(_read_one, read=reader.read), [*cells, reader.genes, (f"{rows}-read",)], {rows: matrix.shape[0]}
+    genes = whole_arguments(reader.genes, (f"{rows}-read",))
+    return partial(_read_one, read=reader.read), [*cells, *genes], {rows: matrix.shape[0]}
 
 
 def aligned(
@@ -227,7 +234,7 @@ def aligned(
                 arguments += task_arguments(in_cell_chunks(array, chunks), axes, CELLS)
                 continue
             layout = [-1 if axis != position else chunks for axis in range(array.ndim)]
-            arguments += [array.rechunk(tuple(layout)), tuple(axes)]
+            arguments += whole_arguments(array.rechunk(tuple(layout)), axes)
     return tuple(names), arguments
 
 

@@ -13,7 +13,7 @@ import scipy.sparse
 import zarr
 from dask.sizeof import sizeof
 
-from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, long_chunks
+from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, in_one_chunk, long_chunks
 
 
 @sizeof.register(scipy.sparse.sparray)
@@ -202,7 +202,7 @@ def as_vector(values: Any, name: str, size: int, what: str) -> da.Array:
         If the shape is another one.
     """
     if isinstance(values, np.ndarray) and values.shape == (size,):
-        return in_memory(values, (size,))
+        return in_one_chunk(values)
     vector = da.from_zarr(values) if isinstance(values, zarr.Array) else da.asarray(values)
     if vector.shape != (size,):
         msg = f"expected {name} with one value for each of {size} {what}, found shape {vector.shape}"

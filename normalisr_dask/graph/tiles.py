@@ -18,7 +18,7 @@ from normalisr_dask.graph.calls import SPLIT_EVERY, Arrays
 from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import Tile, TilePlan
-from normalisr_dask.graph.vectors import in_cell_chunks, positions, task_arguments
+from normalisr_dask.graph.vectors import in_cell_chunks, positions, task_arguments, whole_arguments
 
 Kernel = Callable[..., Any]
 
@@ -159,7 +159,7 @@ def tiles_of_counts(
         axes = (*(f"{name}-{axis}" for axis in range(array.ndim - 1)), "ranges")
         arguments += task_arguments(in_cell_chunks(array, range_sizes), axes, "ranges")
     for name, array in by_gene.items():
-        arguments += [array.rechunk(-1), tuple(f"{name}-{axis}" for axis in range(array.ndim))]
+        arguments += whole_arguments(array.rechunk(-1), [f"{name}-{axis}" for axis in range(array.ndim)])
     task = _GroupTask(plan, ranges, residuals, add_product, read, tuple(by_cell), tuple(by_gene), constants)
     partial_sums = da.blockwise(
         task,
@@ -237,7 +237,7 @@ def _source(counts: da.Array, range_sizes: tuple[int, ...]) -> tuple[Kernel, lis
     if reader is None:
         return _cut_block, [counts.rechunk((-1, range_sizes)), ("counts", "ranges")]
     cells = task_arguments(in_cell_chunks(reader.cells, range_sizes), ("ranges",), "ranges")
-    return partial(_read_block, read=reader.read), [*cells, reader.genes, ("genes-read",)]
+    return partial(_read_block, read=reader.read), [*cells, *whole_arguments(reader.genes, ("genes-read",))]
 
 
 def _read_block(source: Any, start: int, stop: int, *, read: Kernel) -> Any:

@@ -1,9 +1,9 @@
-"""Vectors of cells that lie in memory: a task that uses them carries its own slices.
+"""Vectors that lie in memory: a task that uses them carries its own slices.
 
 Dask makes a task of every chunk of an array in memory, and further ones wherever chunks are put together or cut: with
 the four or five vectors that a pass over the counts takes, several times as many as there are blocks to read, and each
 keeps its piece on some worker until the last task has used it. Here the pieces lie in the tasks that use them, and no
-worker keeps any.
+worker keeps any. Nor does one worker get all tasks because it is the one that holds a small array which all need.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 _SOURCE = "normalisr_dask_source"
 #: Bytes of a chunk of rows of cells, where these are all that a task takes.
 CHUNK_BYTES = 4 << 20
+#: Bytes up to which each task gets a whole array of its own; Dask makes a task of 1 MB.
+SMALL_BYTES = 1 << 19
 #: An array whose last axis is cells, or what makes those of a range: ``make(start, stop)``.
 Source = NDArray[Any] | Callable[[int, int], NDArray[Any]]
 
@@ -32,6 +34,11 @@ def in_memory(values: NDArray[Any], cell_chunks: Sequence[int]) -> da.Array:
     """
     chunks = (*values.shape[:-1], tuple(cell_chunks))
     return _with_source(da.from_array(values, chunks=chunks), values)
+
+
+def in_one_chunk(values: NDArray[Any]) -> da.Array:
+    """Return an array in memory as a Dask array of one chunk."""
+    return _with_source(da.from_array(values, chunks=-1), values)
 
 
 def long_chunks(cell_chunks: Sequence[int], n_rows: int) -> tuple[int, ...]:
@@ -93,6 +100,14 @@ def task_arguments(array: da.Array, axes: Sequence[str], cells: str) -> list[Any
     if source is None or dask.config.get("array.query-planning", default=False):  # planned arrays know no such slices
         return [array, tuple(axes)]
     return [CellSlices(source, array.name, array.chunks[-1]), (cells,)]
+
+
+def whole_arguments(array: da.Array, axes: Sequence[str]) -> list[Any]:
+    """Return what ``blockwise`` takes to hand every task all of a small array: its values, if they are in memory."""
+    source = source_of(array)
+    if isinstance(source, np.ndarray) and array.npartitions == 1 and source.nbytes <= SMALL_BYTES:
+        return [source, None]
+    return [array, tuple(axes)]
 
 
 def _with_source(array: da.Array, source: Source) -> da.Array:

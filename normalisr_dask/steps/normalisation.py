@@ -1,12 +1,15 @@
 """Covariates, cell weights, and mean and variance normalisation of expression, as lazy Dask arrays: the dense route."""
 
+from collections.abc import Callable
+from typing import Any
+
 import dask
 import dask.array as da
 import numpy as np
 
 from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
-from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, source_of
+from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, in_one_chunk, source_of
 from normalisr_dask.kernels import checks
 from normalisr_dask.kernels import normalisation as kernels
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
@@ -230,10 +233,10 @@ def normvar(
         msg = "expected at least one covariate in dc, found none; normcov appends the constant one"
         raise ValueError(msg)
     n_genes, n_cells = expression.shape
-    weights = in_cell_chunks(_positive(as_vector(w, "w", n_cells, "cells")), expression.chunks[1])
-    scaling = call_once(
-        checks.non_negative_scaling, as_vector(wt, "wt", n_genes, "genes").rechunk(-1), shape=(n_genes,)
+    weights = in_cell_chunks(
+        _checked(as_vector(w, "w", n_cells, "cells"), checks.positive_weights), expression.chunks[1]
     )
+    scaling = _checked(as_vector(wt, "wt", n_genes, "genes"), checks.non_negative_scaling)
     form = log_cpm_form(expression)
     if form is None:
         normalised = _normalise(expression, covariates, weights, scaling, keepvar=keepvar)
@@ -255,12 +258,12 @@ def normvar(
     return NormalisedWithExtra(normalised, scaled_covariates, extra * weights)
 
 
-def _positive(weights: da.Array) -> da.Array:
-    """Return weights (cells,) in one chunk, checked; at once where they lie in memory, which leaves them there."""
-    source = source_of(weights)
+def _checked(vector: da.Array, check: Callable[[Any], Any]) -> da.Array:
+    """Return a vector in one chunk after a check; at once where it lies in memory, which leaves it there."""
+    source = source_of(vector)
     if isinstance(source, np.ndarray):
-        return in_memory(checks.positive_weights(source), source.shape)
-    return call_once(checks.positive_weights, weights.rechunk(-1), shape=weights.shape)
+        return in_one_chunk(check(source))
+    return call_once(check, vector.rechunk(-1), shape=vector.shape)
 
 
 def normalised_covariates(covariates: da.Array, weights: da.Array, *, cat: int) -> da.Array:

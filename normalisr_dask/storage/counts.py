@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, blocks_of
-from normalisr_dask.graph.vectors import in_memory
+from normalisr_dask.graph.vectors import in_memory, in_one_chunk
 from normalisr_dask.kernels.entries import choose_entries
 from normalisr_dask.notebook import as_html, as_text
 from normalisr_dask.storage.count_store import CountStore, open_count_store, read_cells
@@ -110,7 +110,7 @@ class Counts:
         return BlockReader(
             partial(_read_block, path=absolute(self.store.path), all_genes=all_genes),
             in_memory(self.cell_positions, self.chunks),
-            da.from_array(genes, chunks=-1),
+            in_one_chunk(genes),
         )
 
     def blocks(self) -> Iterator[scipy.sparse.csc_array]:

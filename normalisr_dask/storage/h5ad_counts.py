@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.inputs import cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, blocks_of
-from normalisr_dask.graph.vectors import in_memory
+from normalisr_dask.graph.vectors import in_memory, in_one_chunk
 from normalisr_dask.kernels.counts import check_counts
 
 X = "X"
@@ -52,7 +52,7 @@ def h5ad_counts(path: Path, genes: NDArray[np.int64], cells: NDArray[np.int64]) 
         dtype = stored.dtype if is_dense else stored["data"].dtype
     size = cells_per_sparse_block(n_genes, n_cells, n_entries)
     chunks = tuple(int(number) for number in np.unique(cells // size, return_counts=True)[1])
-    reader = BlockReader(partial(_read_block, path=path), in_memory(cells, chunks), da.from_array(genes, chunks=-1))
+    reader = BlockReader(partial(_read_block, path=path), in_memory(cells, chunks), in_one_chunk(genes))
     return blocks_of(reader, genes.size, scipy.sparse.csc_array((0, 0), dtype=dtype), "read-h5ad")
 
 
