@@ -9,8 +9,9 @@ from normalisr_dask.steps.exclusive import PART_BYTES
 
 #: Bytes of genes × groupings sums that one task makes; and where each task adds to those of the one before.
 PRODUCT_BYTES, MOST_SUM_BYTES = 16 << 20, 256 << 20
-#: Sums that are there at a time where tasks add to those of the one before: these, their own, and what is made of them.
-SUMS_OF_CHAIN = 3
+#: Sums that are there at a time where tasks add to those of the one before: these, their own, and what is made of them
+#: in turn; measured.
+SUMS_OF_CHAIN = 4
 #: Parts of the moments of groupings that are there at a time where tests are made of them.
 PARTS_OF_TESTS = 8
 
