@@ -171,7 +171,7 @@ class BlockCall:
         adjust_chunks: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> da.Array:
         of_arrays = set(chain.from_iterable(filter(None, arguments[1::2])))
-        axes = {axis: size for axis, size in self.new_axes.items() if axis not in of_arrays}
+        axes = {axis: size for axis, size in self.new_axes.items() if axis in out and axis not in of_arrays}
         return da.blockwise(
             call,
             out,
