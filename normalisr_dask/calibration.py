@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.grouping_tests import GroupingTests
 from normalisr_dask.kernels.calibration import Histogram, add_histograms, genomic_inflation, qq_points
-from normalisr_dask.partitions import Standing
+from normalisr_dask.partitions import Standing, compute_alone
 from normalisr_dask.steps.calibration import histogram
 from normalisr_dask.storage.histograms import save_histogram, saved_histogram
 
@@ -117,7 +117,7 @@ def _permuted(
             log10_p = tests.tested(rows, order=order)["log10_pvalue"]
         for start, path in compress(zip(starts, paths, strict=True), missing):
             part = histogram(log10_p[start : start + rows_at_a_time], log10=True)
-            save_histogram(path, dask.compute(part)[0])
+            save_histogram(path, compute_alone(part)[0])
     return add_histograms([saved_histogram(path) for path in chain.from_iterable(parts)])
 
 

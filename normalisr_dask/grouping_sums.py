@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from normalisr_dask.graph.calls import CHAINED_SUM_BYTES, LARGE_SUM_BYTES, SPLIT_EVERY
+from normalisr_dask.graph.calls import CHAINED_SUM_BYTES, LARGE_SUM_BYTES, MOST_LINKS, SPLIT_EVERY, n_ranges
 from normalisr_dask.steps.exclusive import PART_BYTES
 
 #: Bytes of genes × groupings sums that one task makes; and where each task adds to those of the one before.
@@ -115,6 +115,6 @@ class GroupingPlanner:
     def tasks(self, n_genes: int) -> int:
         """Return about how many tasks the tests are, fitted to what Dask's scheduler has counted in runs."""
         blocks, sums = self.blocks(n_genes), replace(self.sums, n_genes=n_genes)
-        n_blocks, n_submissions = (math.ceil(sums.n_groupings / size) for size in blocks)
-        of_a_block = 0 if sums.chained else 6 * n_blocks
-        return (15 * n_submissions + of_a_block) * self.cell_blocks + 57 * n_blocks
+        n_blocks, ranges = math.ceil(sums.n_groupings / blocks.per_block), n_ranges(self.cell_blocks)
+        of_a_block = min(ranges, MOST_LINKS) if sums.chained else self.cell_blocks
+        return 8 * ranges + n_blocks * (3 * of_a_block + (250 if self.sums.single == 1 else 60))

@@ -8,6 +8,8 @@ import dask
 import dask.array as da
 import numpy as np
 import zarr
+from dask.core import flatten
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from normalisr_dask.planning import RunPlan
@@ -62,7 +64,25 @@ def store(
         ]
         if parts:
             of_sources, of_targets, regions = (list(column) for column in zip(*parts, strict=True))
-            dask.compute(da.store(of_sources, of_targets, regions=regions, lock=False, compute=False))
+            compute_alone(*da.store(of_sources, of_targets, regions=regions, lock=False, compute=False))
+
+
+def compute_alone(*parts: Any) -> tuple[Any, ...]:
+    """Compute parts of larger collections and nothing else.
+
+    Dask's own culling goes by layers and now and then (one time in ten, as the order of its sets has it) leaves the
+    tasks of all other parts, too. Their work would be for nothing, and of the next submission, which has tasks of the
+    same names, they take the results away.
+    """
+    optimised = dask.optimize(*parts)
+    keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
+    graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
+    rebuilt = []
+    for part in optimised:
+        rebuild, arguments = part.__dask_postpersist__()
+        rebuilt.append(rebuild(graph, *arguments))
+    computed: tuple[Any, ...] = dask.compute(*rebuilt, optimize_graph=False)
+    return computed
 
 
 def _missing_parts(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dask.utils import format_bytes
 
-from normalisr_dask.graph.calls import SPLIT_EVERY
+from normalisr_dask.graph.calls import SPLIT_EVERY, n_ranges
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES
 from normalisr_dask.graph.memory import (
     TaskPlan,
@@ -173,8 +173,8 @@ class GenePairPlanner:
 def _tasks(cell_blocks: int) -> dict[str, int]:
     """Return about how many tasks the stages have that read all cells, fitted to what Dask's scheduler has counted."""
     return {
-        "qc": int((QC_ROUNDS + 1) * (3.5 * cell_blocks + 11)),
-        "normalisation": 26 * cell_blocks + 36,
+        "qc": int((QC_ROUNDS + 1) * (2.5 * n_ranges(cell_blocks) + 11)),
+        "normalisation": 8 * n_ranges(cell_blocks) + 60,
         "go": 40 * cell_blocks + 40,
     }
 

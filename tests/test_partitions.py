@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from normalisr_dask.partitions import store
+from normalisr_dask.partitions import compute_alone, store
 from normalisr_dask.storage.result_store import ResultStore, stored_chunks
 
 GENES = np.array([f"gene{number}" for number in range(10)], dtype=object)
@@ -95,3 +95,22 @@ def test_a_folder_of_unfinished_work_is_kept_for_the_same_work_alone(results: Re
     assert not (results.work_folder("edges", {"qcut": 0.01}) / "0.arrow").exists()
     results.clear_work()
     assert not folder.exists()
+
+
+def test_parts_are_computed_and_nothing_else():
+    made = []
+
+    def noted(block, *, row):
+        made.append(row)
+        return block + row
+
+    rows = [
+        da.ones((1, 3), chunks=1).map_blocks(noted, row=row, dtype=float, meta=np.empty((0, 0))) for row in range(4)
+    ]
+    whole = da.concatenate(rows)
+    halves = 2 * whole, whole.sum(axis=1)
+    with dask.config.set(scheduler="sync"):
+        first, second = compute_alone(halves[0][1:2], halves[1][1:2])
+    np.testing.assert_array_equal(first, [[4, 4, 4]])
+    np.testing.assert_array_equal(second, [6])
+    assert set(made) == {1}

@@ -69,6 +69,11 @@ class CellRanges:
         return cls(sizes, max(blocks, default=1), chained)
 
 
+def n_ranges(n_blocks: int) -> int:
+    """Return how many tasks go through so many blocks of cells that they read themselves, where sums are small."""
+    return math.ceil(n_blocks / SPLIT_EVERY) if n_blocks > MANY_BLOCKS else n_blocks
+
+
 @dataclass(frozen=True)
 class BlockCall:
     """A kernel with the arrays that its tasks get: what ``blockwise`` is called with.

@@ -25,7 +25,7 @@ from normalisr_dask.graph.layout import (
 )
 from normalisr_dask.graph.passes import rows_of
 from normalisr_dask.graph.products import product_over_cells
-from normalisr_dask.graph.vectors import with_ones
+from normalisr_dask.graph.vectors import in_cell_chunks, with_ones
 from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_groups
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
@@ -119,6 +119,11 @@ def with_form(form: "LogCpmForm | NormalisedForm") -> da.Array:
     array = form.to_dask()
     setattr(array, _FORM, form)
     return array
+
+
+def _scaling_range(weights: da.Array, scaling: da.Array) -> da.Array:
+    """Return smallest and largest gene scaling and the number of nodes between them (3,), checked against weights."""
+    return call_once(chebyshev.check_range, in_cell_chunks(weights, weights.shape), scaling.rechunk(-1), shape=(3,))
 
 
 def gram(rows: da.Array) -> da.Array:
@@ -282,7 +287,7 @@ class NormalisedForm:
     ) -> "NormalisedForm":
         """Normalise log-CPM; one pass over the counts and one over vectors of length cells."""
         n_covariates, n_cells = covariates.shape
-        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(3,))
+        bounds = _scaling_range(weights, gene_scaling)
         zero_fit = log_cpm.zero_fit(covariates)
         by_cell = {"covariates": covariates, "cell_offset": log_cpm.cell_offset, "weights": weights}
         sums = sum_over_cells(
@@ -316,8 +321,8 @@ class NormalisedForm:
         cls, log_cpm: LogCpmForm, covariates: da.Array, weights: da.Array, gene_scaling: da.Array, fit: da.Array
     ) -> "NormalisedForm":
         """Return the form whose fit (genes, q + 2) is known already."""
-        bounds = call_once(chebyshev.check_range, weights.rechunk(-1), gene_scaling.rechunk(-1), shape=(3,))
-        return cls(log_cpm, covariates, weights, gene_scaling, bounds, log_cpm.zero_fit(covariates), fit)
+        of_zero = log_cpm.zero_fit(covariates)
+        return cls(log_cpm, covariates, weights, gene_scaling, _scaling_range(weights, gene_scaling), of_zero, fit)
 
     @property
     def shape(self) -> tuple[int, int]:

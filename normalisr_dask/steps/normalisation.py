@@ -138,7 +138,7 @@ def _fit_round(expression: da.Array, covariates: da.Array, scale: da.Array) -> d
     n_genes, n_cells = expression.shape
     form = log_cpm_form(expression)
     squares = _cell_squares(expression, covariates, scale) if form is None else form.cell_squares(covariates, scale)
-    whole = (squares.rechunk(-1), covariates.rechunk(-1), scale.rechunk(-1))
+    whole = (in_cell_chunks(rows, (n_cells,)) for rows in (squares, covariates, scale))
     return call_once(kernels.fit_cell_scale, *whole, shape=(n_cells,), n_genes=n_genes)
 
 
