@@ -64,7 +64,8 @@ def store(
         ]
         if parts:
             of_sources, of_targets, regions = (list(column) for column in zip(*parts, strict=True))
-            compute_alone(*da.store(of_sources, of_targets, regions=regions, lock=False, compute=False))
+            stored = da.store(of_sources, of_targets, regions=regions, lock=False, compute=False)
+            compute_alone(*(stored if isinstance(stored, tuple) else (stored,)))
 
 
 def compute_alone(*parts: Any) -> tuple[Any, ...]:
