@@ -115,6 +115,14 @@ def _with_source(array: da.Array, source: Source) -> da.Array:
     return array
 
 
+def aligned_in_memory(array: Any) -> Any:
+    """Return an array whose numbers lie where the processor wants them, as those from a message may not.
+
+    NumPy adds up others in another order, so that the last bits would depend on the message.
+    """
+    return np.require(array, requirements="A") if isinstance(array, np.ndarray) else array
+
+
 class CellSlices(ArrayBlockwiseDep):
     """Slices of a source along its last axis, for ``blockwise``.
 
@@ -140,7 +148,7 @@ class CellSlices(ArrayBlockwiseDep):
         (blocks,) = index
         first, last = (blocks[0], blocks[-1]) if isinstance(blocks, list) else (blocks, blocks)
         start, stop = self.edges[first], self.edges[last + 1]
-        return self.source(start, stop) if callable(self.source) else self.source[..., start:stop]
+        return self.source(start, stop) if callable(self.source) else np.ascontiguousarray(self.source[..., start:stop])
 
     def block(self, number: int) -> "CellSlices":
         """Return one of the slices by itself."""

@@ -16,6 +16,7 @@ from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.graph.vectors import (
     CHUNK_BYTES,
+    aligned_in_memory,
     in_cell_chunks,
     in_memory,
     in_one_chunk,
@@ -158,3 +159,14 @@ def test_long_chunks_hold_some_megabytes_of_rows_and_whole_blocks():
     assert max(chunks) * 4 * 8 <= CHUNK_BYTES
     assert long_chunks(sizes, 1_000_000) == sizes
     assert long_chunks((), 4) == ()
+
+
+def test_numbers_from_a_message_lie_where_others_do():
+    """NumPy adds up numbers that begin at odd addresses in another order: the last bits would follow the message."""
+    odd = np.frombuffer(b"x" + ROWS.tobytes(), dtype=np.uint8)[1:].view(np.float64)
+    assert not odd.flags.aligned
+    even = aligned_in_memory(odd)
+    assert even.flags.aligned
+    np.testing.assert_array_equal(even, ROWS.ravel())
+    assert aligned_in_memory(even) is even
+    assert aligned_in_memory("no array") == "no array"
