@@ -305,7 +305,7 @@ def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path)
     )
     submissions = re.search(r"de: blocks: .* groupings in (\d+) submissions\n", planned.stdout)
     assert submissions is not None, planned.stdout
-    assert int(submissions[1]) == 2
+    assert int(submissions[1]) >= 2
     finish(start(arguments(tmp_path / "whole")))
 
     output = tmp_path / "out"
