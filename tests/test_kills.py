@@ -40,7 +40,7 @@ def undisturbed(kills: dict[str, Any], job: Any) -> tuple[dict[str, str], float]
 
 def test_workers_are_killed_again_and_again(kills, job, undisturbed) -> None:
     expected, seconds = undisturbed
-    interval = max(4.0, seconds / 6)  # a worker that is not given the time to start does no work
+    interval = max(3.0, seconds / 8)  # a worker that is not given the time to start does no work
     found = kills["with_workers_killed"](job, expected, interval=interval, generator=np.random.default_rng(1))
     assert found["identical"]
     assert found["killed"] >= 3

@@ -145,9 +145,10 @@ def _fit_round(expression: da.Array, covariates: da.Array, scale: da.Array) -> d
 def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
     """Return every cell's sum of squared standardised residuals (1, cells); the dense route, three passes."""
     n_covariates, n_cells = covariates.shape
+    scaled = covariates / in_cell_chunks(scale, covariates.chunks[1])
     by_cell = {"covariates": covariates, "cell_scale": scale}
     products = sum_over_cells(kernels.covariate_products, expression, width=n_covariates, by_cell=by_cell)
-    fitted = map_genes(coefficients, products, shared=(gram(covariates / scale),), shape=(n_covariates,))
+    fitted = map_genes(coefficients, products, shared=(gram(scaled),), shape=(n_covariates,))
     moments = sum_over_cells(
         kernels.residual_moments, expression, width=3, by_cell=by_cell, by_gene={"coefficients": fitted}
     )
@@ -255,7 +256,8 @@ def normvar(
     if dextra is None:
         return Normalised(normalised, scaled_covariates)
     extra = as_rows(dextra, "dextra", expression)
-    return NormalisedWithExtra(normalised, scaled_covariates, extra * weights)
+    scaled_extra = extra * in_cell_chunks(weights, extra.chunks[1])
+    return NormalisedWithExtra(normalised, scaled_covariates, scaled_extra)
 
 
 def _checked(vector: da.Array, check: Callable[[Any], Any]) -> da.Array:
