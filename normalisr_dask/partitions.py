@@ -71,9 +71,8 @@ def store(
 def compute_alone(*parts: Any) -> tuple[Any, ...]:
     """Compute parts of larger collections and nothing else.
 
-    Dask's own culling goes by layers and now and then (one time in ten, as the order of its sets has it) leaves the
-    tasks of all other parts, too. Their work would be for nothing, and of the next submission, which has tasks of the
-    same names, they take the results away.
+    Dask's own culling goes by layers and now and then, as the order of its sets has it, leaves the tasks of other
+    parts, too: work for nothing, and tasks of the same names as those of the next submission.
     """
     optimised = dask.optimize(*parts)
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]

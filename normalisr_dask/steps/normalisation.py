@@ -116,15 +116,15 @@ def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
     check_positive(eps, "eps")
     expression = as_matrix(dt, "dt")
     covariates = as_rows(dc, "dc", expression).astype(np.float64)
-    scale = in_memory(np.ones(expression.shape[1]), expression.chunks[1])
+    values = np.ones(expression.shape[1])
     smallest_change = np.inf
-    best = scale
+    best = scale = in_memory(values, expression.chunks[1])
     for _ in range(stepmax):
         new_scale = _fit_round(expression, covariates, scale)
         if stepmax == 1:
             best = new_scale
             break
-        values, before = dask.compute(new_scale, scale)
+        before, (values,) = values, dask.compute(new_scale)
         change = np.abs((values - before) / before).max()
         scale = in_memory(values, expression.chunks[1])
         if change < smallest_change:
@@ -215,7 +215,7 @@ def normvar(
     ------
     ValueError
         If there is no covariate, ``cat`` is unknown, or numbers of cells or genes differ.
-        On compute: if a weight is not positive, or a scaling factor negative.
+        If a weight is not positive, or a scaling factor negative; on compute where these are lazy.
 
     Notes
     -----
