@@ -69,12 +69,14 @@ def store(
 
 
 def compute_alone(*parts: Any) -> tuple[Any, ...]:
-    """Compute parts of larger collections and nothing else.
+    """Compute parts of larger collections and nothing else, each task by itself.
 
     Dask's own culling goes by layers and now and then, as the order of its sets has it, leaves the tasks of other
-    parts, too: work for nothing, and tasks of the same names as those of the next submission.
+    parts, too: work for nothing, and tasks of the same names as those of the next submission. Its fusion would make one
+    task of all that a sum goes through from link to link, which then holds the slices of all cells at once.
     """
-    optimised = dask.optimize(*parts)
+    with dask.config.set({"optimization.fuse.active": False}):
+        optimised = dask.optimize(*parts)
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
     rebuilt = []

@@ -1,14 +1,18 @@
 """Sums too large to wait for each other are added to one after the other: the same bits, however shared out."""
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.callbacks import Callback
 from dask.core import get_dependencies
 
 from normalisr_dask.graph import calls
 from normalisr_dask.graph.layout import sum_over_cells
 from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.graph.products import product_over_cells
+from normalisr_dask.graph.vectors import in_memory, in_one_chunk
+from normalisr_dask.partitions import compute_alone
 
 N_GENES, N_ROWS = 5, 6
 VALUES = np.random.default_rng(0).normal(size=(N_GENES, 103))
@@ -26,7 +30,8 @@ def matrix(size=4):
     def read(cells, genes):
         return VALUES[np.ix_(genes, cells)]
 
-    reader = BlockReader(read, da.arange(VALUES.shape[1], chunks=size), da.arange(N_GENES, chunks=-1))
+    cells = in_memory(np.arange(VALUES.shape[1]), da.core.normalize_chunks(size, (VALUES.shape[1],))[0])
+    reader = BlockReader(read, cells, in_one_chunk(np.arange(N_GENES)))
     lazy = da.from_array(VALUES, chunks=(-1, size))
     return with_reader(lazy, reader)
 
@@ -76,6 +81,18 @@ def test_a_link_waits_for_one_sum_alone_and_their_number_is_bounded():
     assert len(links) <= 2 * calls.MOST_LINKS
     for key in links:
         assert sum("products" in str(other) for other in get_dependencies(graph, key)) <= 1
+
+
+def test_links_of_a_run_stay_tasks_of_their_own_that_hold_their_own_cells():
+    factor = in_one_chunk(np.arange(103.0))
+    lazy = sum_over_cells(squares, matrix(), width=2, by_cell={"factor": factor}, chained_width=2)
+    links = {key for key in dict(lazy.__dask_graph__()) if "squares" in str(key)}
+    done = set()
+    with dask.config.set(scheduler="sync"), Callback(posttask=lambda key, *_: done.add(key)):
+        (computed,) = compute_alone(lazy)
+    assert len(links) > 1
+    assert links <= done
+    np.testing.assert_allclose(computed[:, 0], (VALUES**2 * np.arange(103)).sum(axis=1), rtol=1e-13)
 
 
 def test_a_sum_that_another_task_may_need_stays_as_it_was():
