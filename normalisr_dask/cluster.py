@@ -26,7 +26,7 @@ from distributed.system import memory_limit as machine_memory
 
 from normalisr_dask.cluster_connection import address_in_file, client_of_scheduler
 from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
-from normalisr_dask.process_memory import bytes_read, peak_bytes
+from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count
 from normalisr_dask.worker_plugin import OneThreadInLibraries
 
@@ -246,8 +246,8 @@ def worker_peaks(client: Client) -> dict[str, int]:
     return dict(client.run(peak_bytes, on_error="ignore"))
 
 
-def worker_reads(client: Client) -> dict[str, int]:
-    """Ask every worker how many bytes it has read from files since it started.
+def worker_use(client: Client) -> dict[str, tuple[int, int]]:
+    """Ask every worker for the most memory it has held since it was asked last, and how much it has read from files.
 
     Parameters
     ----------
@@ -257,9 +257,9 @@ def worker_reads(client: Client) -> dict[str, int]:
     Returns
     -------
     dict
-        Bytes by worker address; a worker that has just died is left out.
+        Bytes held, and bytes read since it started, by worker address; a worker that has just died is left out.
     """
-    return dict(client.run(bytes_read, on_error="ignore"))
+    return dict(client.run(take_use, on_error="ignore"))
 
 
 def memory_limits(client: Client) -> dict[str, int]:

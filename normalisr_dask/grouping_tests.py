@@ -90,11 +90,12 @@ class GroupingTests:
     def _prepared(self) -> Prepared:
         """What all tests share, in memory: numbers of genes, and vectors of cells; a pass over the counts."""
         form = expression_of(self._stored.expression, "dt")
-        if isinstance(form, NormalisedForm):
-            scaling_range, zero_fit = _computed(form.scaling_range, form.zero_fit)
-            form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)
         lazy = prepare(form, self._stored.covariates).basis
-        rows, *of_rows = dask.compute(*lazy)
+        of_form = (form.scaling_range, form.zero_fit) if isinstance(form, NormalisedForm) else ()
+        found, (rows, *of_rows) = dask.compute(of_form, lazy)
+        if isinstance(form, NormalisedForm):
+            scaling_range, zero_fit = (in_one_chunk(values) for values in found)
+            form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)
         basis = Basis(in_memory(rows, lazy.rows.chunks[1]), *(in_one_chunk(part) for part in of_rows))
         return Prepared(form, basis, Residuals(*_computed(*form.residuals(basis.rows, basis.gram))))
 

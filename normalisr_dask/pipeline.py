@@ -6,7 +6,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
-import dask
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ from normalisr_dask.stage_use import measured
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
-from normalisr_dask.steps.quality_control import count_sums, qc_outlier, qc_reads
+from normalisr_dask.steps.quality_control import choose_by_counts, qc_outlier
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
@@ -259,9 +258,7 @@ class Run:
 
     def _qc(self) -> dict[str, Any]:
         counts = self._counts()
-        genes, cells = qc_reads(counts.matrix, *self.settings.qc_bounds)
-        gene_kept, cell_kept = (_mask(kept, size) for kept, size in zip((genes, cells), counts.shape, strict=True))
-        by_gene, by_cell = dask.compute(*count_sums(counts.matrix, gene_kept, cell_kept))
+        gene_kept, cell_kept, by_gene, by_cell = choose_by_counts(counts.matrix, *self.settings.qc_bounds)
         without_counts = counts.cells[cell_kept & (by_cell[0] == 0)]
         if without_counts.size:
             msg = (
@@ -282,7 +279,7 @@ class Run:
             },
         )
         n_genes, n_cells = counts.shape
-        return {"note": f"kept {genes.size:,} of {n_genes:,} genes, {cells.size:,} of {n_cells:,} cells"}
+        return {"note": f"kept {gene_kept.sum():,} of {n_genes:,} genes, {cell_kept.sum():,} of {n_cells:,} cells"}
 
     # ---- normalisation
 
@@ -292,7 +289,7 @@ class Run:
         offset = _implicit(log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm)).cell_offset.compute()
         of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
         names, values = self._varying_covariates(cell_kept, of_log_cpm)
-        covariates = normcov(values).compute()
+        covariates = normcov(values).compute(scheduler="synchronous")  # small: not worth the way to a worker
         check_enough_cells(covariates, names)
         expression = with_form(log_cpm_of(counts, offset))
         fitted_weights = compute_var(expression, covariates).compute()
@@ -421,12 +418,6 @@ class Run:
         qcut = self.settings.qcut
         n_edges = store_network(self.results, self._counts(), self.plan, qcut, standing=self.progress.stage_stands)
         return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, "qcut": qcut}
-
-
-def _mask(positions: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    mask = np.zeros(size, dtype=bool)
-    mask[positions] = True
-    return mask
 
 
 def _implicit(form: Form | None) -> Form:

@@ -173,7 +173,7 @@ class GenePairPlanner:
 def _tasks(cell_blocks: int) -> dict[str, int]:
     """Return about how many tasks the stages have that read all cells, fitted to what Dask's scheduler has counted."""
     return {
-        "qc": int((QC_ROUNDS + 1) * (2.5 * n_ranges(cell_blocks) + 11)),
+        "qc": int(QC_ROUNDS * (2.5 * n_ranges(cell_blocks) + 11)),
         "normalisation": 8 * n_ranges(cell_blocks) + 60,
         "go": 40 * cell_blocks + 40,
     }
@@ -388,7 +388,7 @@ def _stage_bytes(
     n_genes, n_cells = store.n_genes, store.n_cells
     one_pass = one_pass_bytes(store.n_entries, n_cells)
     return {
-        "qc": ((QC_ROUNDS + 1) * one_pass, 17 * (n_genes + n_cells)),
+        "qc": (QC_ROUNDS * one_pass, 17 * (n_genes + n_cells)),
         "normalisation": (4 * one_pass, 8 * (n_covariates + 4) * (n_cells + n_genes)),
         "go": (3 * one_pass, 8 * (n_cells + n_genes)),
         "de": ((2 + grouping_blocks) * one_pass, 48 * n_groupings * n_genes),

@@ -38,6 +38,13 @@ def bytes_read() -> int:
     return 0 if counters is None else int(getattr(counters(), "read_chars", 0))
 
 
+def take_use() -> tuple[int, int]:
+    """Give peak and bytes read of this process, and begin anew with the peak."""
+    use = peak_bytes(), bytes_read()
+    reset_peak()
+    return use
+
+
 def parse_memory(text: str) -> int:
     """Read an amount of memory such as ``1.5GB``, ``800 MiB`` or a plain number of bytes.
 

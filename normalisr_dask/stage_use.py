@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed import Client
 
-from normalisr_dask.cluster import worker_peaks, worker_reads
+from normalisr_dask.cluster import worker_use
 from normalisr_dask.process_memory import peak_bytes, reset_peak
 
 
@@ -28,11 +28,12 @@ def measured(client: Client) -> Iterator[dict[str, Any]]:
     """
     use: dict[str, Any] = {}
     reset_peak()
-    client.run(reset_peak, on_error="ignore")
-    read_before, start = worker_reads(client), time.perf_counter()
+    before, start = worker_use(client), time.perf_counter()
     yield use
     use["seconds"] = time.perf_counter() - start
-    peaks = worker_peaks(client)
+    after = worker_use(client)
+    peaks = {worker: peak for worker, (peak, _) in after.items()}
     use["peak_worker_bytes"], use["peak_client_bytes"] = max(peaks.values(), default=0), peak_bytes()
     use["worker_peaks"] = peaks
-    use["bytes_read"] = sum(now - read_before.get(worker, 0) for worker, now in worker_reads(client).items())
+    nothing = (0, 0)  # a worker that has come since then
+    use["bytes_read"] = sum(read - before.get(worker, nothing)[1] for worker, (_, read) in after.items())

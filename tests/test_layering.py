@@ -108,7 +108,10 @@ COMPUTING_PARTS = {
     "scverse",
 }
 DATA_DEPENDENT_STEPS = {
-    ("steps/quality_control.py", "qc_reads"): "which genes and cells are kept decides the next round and the shapes",
+    (
+        "steps/quality_control.py",
+        "choose_by_counts",
+    ): "which genes and cells are kept decides the next round and the shapes",
     ("steps/quality_control.py", "qc_outlier"): "which cells are kept decides the shapes",
     ("steps/gene_ontology.py", "gotop"): "which genes have most edges decides what is looked up",
     ("steps/gene_ontology.py", "go_levels"): "the term that stands out at a level decides the covariates of the next",
@@ -294,7 +297,7 @@ def test_a_rule_notices(rule, path: str, source: str) -> None:
         (import_against_the_layout, "steps/a.py", "from normalisr_dask.graph import layout\nimport dask"),
         (foreign_library_in_kernels, "kernels/a.py", "import math\nfrom scipy.special import gammaln"),
         (hidden_compute, "pipeline.py", "def run(result):\n    return result.compute()"),
-        (hidden_compute, "steps/quality_control.py", "def qc_reads(sums):\n    return dask.compute(sums)"),
+        (hidden_compute, "steps/quality_control.py", "def choose_by_counts(sums):\n    return dask.compute(sums)"),
         (assert_outside_kernels, "kernels/a.py", "assert True"),
         (long_file, "steps/a.py", "\n" * MAX_LINES),
     ],

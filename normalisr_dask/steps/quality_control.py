@@ -1,6 +1,7 @@
 """Quality control: which genes and cells to keep by their counts, and which cells have an outlying variance."""
 
 import logging
+from typing import NamedTuple
 
 import dask
 import dask.array as da
@@ -15,6 +16,23 @@ from normalisr_dask.kernels.outliers import variance_outliers
 from normalisr_dask.validation import check_fraction, check_not_negative
 
 logger = logging.getLogger(__name__)
+
+
+class ChosenByCounts(NamedTuple):
+    """Genes and cells that have enough counts.
+
+    Attributes
+    ----------
+    gene_kept, cell_kept : bool (genes,), bool (cells,)
+        Whether each is kept.
+    gene_sums, cell_sums : float64 (genes, 3), float64 (2, cells)
+        What :func:`count_sums` says of what is kept.
+    """
+
+    gene_kept: NDArray[np.bool_]
+    cell_kept: NDArray[np.bool_]
+    gene_sums: NDArray[np.float64]
+    cell_sums: NDArray[np.float64]
 
 
 def qc_reads(
@@ -70,6 +88,14 @@ def qc_reads(
     >>> genes, cells
     (array([1, 2]), array([0, 1]))
     """
+    chosen = choose_by_counts(reads, n_gene, nc_gene, ncp_gene, n_cell, nt_cell, ntp_cell)
+    return np.flatnonzero(chosen.gene_kept), np.flatnonzero(chosen.cell_kept)
+
+
+def choose_by_counts(
+    reads, n_gene: float, nc_gene: float, ncp_gene: float, n_cell: float, nt_cell: float, ntp_cell: float
+) -> ChosenByCounts:
+    """Choose genes and cells as :func:`qc_reads`, and keep the sums by which the last round has judged them."""
     for name, bound in (("n_gene", n_gene), ("nc_gene", nc_gene), ("n_cell", n_cell), ("nt_cell", nt_cell)):
         check_not_negative(bound, name)
     check_fraction(ncp_gene, "ncp_gene")
@@ -96,7 +122,7 @@ def qc_reads(
     logger.info(
         "kept %d of %d genes, %d of %d cells", genes_kept.sum(), genes_kept.size, cells_kept.sum(), cells_kept.size
     )
-    return np.flatnonzero(genes_kept), np.flatnonzero(cells_kept)
+    return ChosenByCounts(genes_kept, cells_kept, by_gene, by_cell)
 
 
 def count_sums(

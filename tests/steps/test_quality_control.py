@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from layouts import EXPENSIVE
 
 import normalisr_dask as nd
+from normalisr_dask.steps.quality_control import choose_by_counts, count_sums
 
 small_counts = arrays(
     np.int64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 0, 1, 2, 7])
@@ -134,3 +135,16 @@ class TestOutliers:
     def test_bad_input(self, weights, options, message):
         with pytest.raises(ValueError, match=re.escape(message)):
             nd.qc_outlier(weights, **options)
+
+
+@EXPENSIVE
+@given(small_counts, st.tuples(number, number, share, number, number, share), st.integers(1, 4))
+def test_the_sums_of_the_last_round_are_those_of_what_is_kept(reads, bounds, cells_per_chunk):
+    counts = da.from_array(reads, chunks=(-1, cells_per_chunk))
+    try:
+        chosen = choose_by_counts(counts, *bounds)
+    except ValueError:
+        return  # nothing passes
+    by_gene, by_cell = count_sums(counts, chosen.gene_kept, chosen.cell_kept)
+    np.testing.assert_array_equal(chosen.gene_sums, by_gene)
+    np.testing.assert_array_equal(chosen.cell_sums, by_cell)
