@@ -1,7 +1,7 @@
 """How calibrated the tests of a run are: over its negative controls, and over its groupings with permuted cells."""
 
 from collections.abc import Sequence
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,20 +105,30 @@ def _permuted(
     folder: Path,
     standing: Standing,
 ) -> Histogram:
-    """Return the histogram of the tests with permuted cells; that of each submission is kept in a file."""
+    """Return the histogram of the tests with permuted cells.
+
+    That of each permutation is kept in a file, and until it is there, that of each submission.
+    """
     starts = range(0, rows.size, rows_at_a_time)
-    parts = [[folder / f"{number}_{start}.npy" for start in starts] for number in range(len(seeds))]
-    is_missing = [[not path.is_file() for path in of_permutation] for of_permutation in parts]
+    whole = [folder / f"{number}.npy" for number in range(len(seeds))]
+    parts = [[folder / f"{path.stem}_{start}_{rows_at_a_time}.npy" for start in starts] for path in whole]
+    is_missing = [
+        [not path.is_file() and not part.is_file() for part in of_permutation]
+        for path, of_permutation in zip(whole, parts, strict=True)
+    ]
     standing(1 - np.sum(is_missing) / max(1, len(seeds) * len(starts)))
     n_cells = tests.results.read("normalisation", "cell").size
-    for seed, paths, missing in zip(seeds, parts, is_missing, strict=True):
+    for seed, path, of_permutation, missing in zip(seeds, whole, parts, is_missing, strict=True):
+        if path.is_file():
+            continue
         if any(missing):
             order = np.random.default_rng(seed).permutation(n_cells)
             log10_p = tests.tested(rows, order=order)["log10_pvalue"]
-        for start, path in compress(zip(starts, paths, strict=True), missing):
-            part = histogram(log10_p[start : start + rows_at_a_time], log10=True)
-            save_histogram(path, compute_alone(part)[0])
-    return add_histograms([saved_histogram(path) for path in chain.from_iterable(parts)])
+        for start, part in compress(zip(starts, of_permutation, strict=True), missing):
+            of_rows = histogram(log10_p[start : start + rows_at_a_time], log10=True)
+            save_histogram(part, compute_alone(of_rows)[0])
+        save_histogram(path, add_histograms([saved_histogram(part) for part in of_permutation]))
+    return add_histograms([saved_histogram(path) for path in whole])
 
 
 def _calibration(of_tests: Histogram) -> Calibration:

@@ -103,14 +103,28 @@ class GroupingPlanner:
     task_bytes: int
     total_bytes: int
 
-    def blocks(self, n_genes: int) -> GroupingBlocks:
-        """Return the most groupings whose sums over so many genes fit into memory."""
+    def blocks(self, n_genes: int, *, begun_with: int = 0) -> GroupingBlocks:
+        """Return the most groupings whose sums over so many genes fit into memory.
+
+        Parameters
+        ----------
+        n_genes
+            Genes that are tested.
+        begun_with
+            Groupings a block of an interrupted run, which are kept if they fit, whatever the number of workers now;
+            0 for none.
+        """
         sums = replace(self.sums, n_genes=n_genes)
-        per_block = sums.groupings_per_block(self.at_a_time)
-        while per_block > 1 and self.beside_bytes + sums.task_bytes(per_block) > self.task_bytes:
+        per_block = begun_with
+        if not begun_with > 0 or not self._fits(begun_with, sums):
+            per_block = sums.groupings_per_block(self.at_a_time)
+        while per_block > 1 and not self._fits(per_block, sums):
             per_block = sums.fewer_per_block(per_block, self.at_a_time)
         together = sums.blocks_per_submission(per_block, self.cell_blocks, self.at_a_time, self.total_bytes)
         return GroupingBlocks(per_block, per_block * together)
+
+    def _fits(self, per_block: int, sums: GroupingSums) -> bool:
+        return self.beside_bytes + sums.task_bytes(per_block) <= self.task_bytes
 
     def tasks(self, n_genes: int) -> int:
         """Return about how many tasks the tests are, fitted to what Dask's scheduler has counted in runs."""

@@ -14,6 +14,7 @@ from normalisr_dask.calibration import QQ_POINTS, calibrate
 from normalisr_dask.cluster import memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
+from normalisr_dask.grouping_sums import GroupingBlocks
 from normalisr_dask.grouping_tests import SINGLE, GroupingTests, warn_of_untestable
 from normalisr_dask.kernels.log_cpm import summary_covariates
 from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
@@ -33,7 +34,7 @@ from normalisr_dask.steps.quality_control import choose_by_counts, qc_outlier
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
-from normalisr_dask.storage.manifest import Manifest, nothing_left_of_bad_input
+from normalisr_dask.storage.manifest import Manifest, is_new_output, nothing_left_of_bad_input
 from normalisr_dask.storage.q_values import write_q_values_of_all
 from normalisr_dask.storage.result_store import ResultStore, lazy
 from normalisr_dask.storage.result_tables import write_de_table
@@ -151,7 +152,12 @@ def run(settings: RunSettings, client: Client, *, progress: RunProgress | None =
     stay = "stages that are done stay; make room and run the same command again"
     with url_errors(settings.output), disk_full_errors(settings.output, stay):
         prepared = Run(settings, client, progress or Silent())  # refuses what cannot be run before a file is written
-        with nothing_left_of_bad_input(settings.output), locked(settings.output) as still_held:
+        is_new = is_new_output(settings.output)
+        with (
+            locked(settings.output) as still_held,
+            nothing_left_of_bad_input(settings.output, is_new=is_new),
+            client.as_current(),
+        ):
             return prepared.run(still_held)
 
 
@@ -347,13 +353,15 @@ class Run:
     # ---- tests
 
     def _de(self, screen: Screen) -> dict[str, Any]:
-        tests, blocks = self._tests(screen), self.plan.groupings.blocks(self._n_genes_kept())
+        blocks = self._grouping_blocks()
+        tests = self._tests(screen, blocks)
         n_cells = tests.n_cells()
         rows = groupings_with_enough_cells(screen, n_cells, self.settings.min_grouping_cells)
         tested, names = tests.tested(rows), np.array(screen.groupings.names, dtype=object)
+        genes, groupings = self.results.read("normalisation", "gene"), names[rows]
         arrays = self.results.begin(
             "de",
-            {"grouping": names[rows], "gene": self.results.read("normalisation", "gene")},
+            {"grouping": groupings, "gene": genes},
             {"grouping": blocks.per_block, "gene": GENES_PER_CHUNK},
             made_with=made_with(self.plan),
         )
@@ -362,10 +370,10 @@ class Run:
         pvalue = lazy(arrays["pvalue"]).rechunk({1: -1})
         store(arrays, {"qvalue": pvalue.map_blocks(benjamini_hochberg, axis=-1, dtype=np.float64)})
         write_q_values_of_all(arrays["pvalue"], arrays["qvalue_all"])
-        warn_of_untestable(names[rows], np.asarray(arrays["varg"][:]))
-        self.results.publish("de")
+        warn_of_untestable(groupings, np.asarray(arrays["varg"][:]))
         targets = screen.select(rows).targets
-        hits = write_de_table(self.results, HIT_QVALUE, targets=targets)
+        hits = write_de_table(self.results.output, groupings, genes, arrays, HIT_QVALUE, targets=targets)
+        self.results.publish("de")  # last: what is not recorded is made again, and until then tests stand
         return {
             "note": f"{sum(hits):,} hits at Q <= {HIT_QVALUE} in {np.count_nonzero(hits):,} of {len(hits):,} groupings",
             "hits": [int(number) for number in hits],
@@ -376,15 +384,16 @@ class Run:
     def _calibration(self, screen: Screen) -> dict[str, Any]:
         tested = set(self.results.read("de", "grouping"))
         rows = np.array([row for row, name in enumerate(screen.groupings.names) if name in tested])
-        blocks = self.plan.groupings.blocks(self._n_genes_kept())
-        sizes = {"block": blocks.per_block, "rows_at_a_time": blocks.per_submission}
+        blocks = self._grouping_blocks()
         families = calibrate(
-            self._tests(screen),
+            self._tests(screen, blocks),
             rows,
             permutations=self.settings.permutations,
             seed=self.settings.seed,
             rows_at_a_time=blocks.per_submission,
-            folder=self.results.work_folder("calibration", made_with(self.plan, seed=self.settings.seed, **sizes)),
+            folder=self.results.work_folder(
+                "calibration", made_with(self.plan, seed=self.settings.seed, block=blocks.per_block)
+            ),
             standing=self.progress.stage_stands,
         )
         names, values = list(families), list(families.values())
@@ -403,9 +412,13 @@ class Run:
         asked = {"permutations": self.settings.permutations, "seed": self.settings.seed}
         return {"note": f"inflation {note}", **asked}
 
-    def _tests(self, screen: Screen) -> GroupingTests:
-        per_block = self.plan.groupings.blocks(self._n_genes_kept()).per_block
-        return GroupingTests(self.settings, screen, self.results, self._counts(), per_block)
+    def _grouping_blocks(self) -> GroupingBlocks:
+        """Return the blocks that tests were begun with, so that these stand whatever the workers now, or new ones."""
+        begun_with = self.results.begun_with("de", "grouping")
+        return self.plan.groupings.blocks(self._n_genes_kept(), begun_with=begun_with)
+
+    def _tests(self, screen: Screen, blocks: GroupingBlocks) -> GroupingTests:
+        return GroupingTests(self.settings, screen, self.results, self._counts(), blocks.per_block)
 
     def _n_genes_kept(self) -> int:
         return int(self.results.read("qc", "gene_kept").sum())

@@ -1,5 +1,6 @@
 """What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,4 +169,14 @@ def fingerprints(settings: RunSettings) -> dict[str, Any]:
     matrix = {
         name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
     }
+    columns = [settings.groupby, *settings.covariate_columns] if settings.groupby else settings.covariate_columns
+    if columns:  # of the store's own table of cells, which may be changed in place
+        obs = store.obs()
+        prints |= {f"column {name!r} of the cells": _fingerprint_of_column(obs[name]) for name in columns}
     return {"counts": matrix | fingerprint(as_path(settings.store) / METADATA), **prints}
+
+
+def _fingerprint_of_column(column: pd.Series) -> dict[str, Any]:
+    """Return number and SHA-256 of the values of a column of cells."""
+    of_cells = pd.util.hash_pandas_object(column, index=False).to_numpy()
+    return {"cells": of_cells.size, "sha256": hashlib.sha256(of_cells.tobytes()).hexdigest()}

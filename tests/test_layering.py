@@ -56,7 +56,10 @@ LAYOUT: dict[str, set[str]] = {
     },
     "calibration": {"grouping_tests", "kernels", "partitions", "steps", "storage"},
     "summary": {"schema", "storage"},
-    "pipeline": {"calibration", "gene_pairs", "gene_set_levels", "grouping_tests", "partitions", "stored_expression"}
+    "pipeline": {
+        *("calibration", "gene_pairs", "gene_set_levels", "grouping_sums", "grouping_tests", "partitions"),
+        "stored_expression",
+    }
     | OF_A_RUN
     | BELOW_PIPELINE,
     "demo": {"pipeline", "testing"} | OF_A_RUN | BELOW_PIPELINE,

@@ -221,9 +221,9 @@ def is_being_filled(stage: str, output: Path) -> bool:
     return (output / "work" / stage / "zarr.json").exists()
 
 
-def is_published(stage: str, output: Path) -> bool:
-    """Whether the stage stands among the results, though its tables may be lacking."""
-    return (output / "results.zarr" / stage / "zarr.json").exists()
+def table_is_being_written(output: Path) -> bool:
+    """Whether the table of tests is begun; the tests are all there, and not published yet."""
+    return (output / "de.parquet.partial").exists()
 
 
 def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Results, tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_a_run_that_is_killed_again_and_again_goes_on(inputs: Path, whole: Resul
     moments: list[tuple[Moment, list[str], bool]] = [
         (has_begun, [], True),
         (partial(is_recorded, "qc"), ["qc"], False),
-        (partial(is_published, "de"), ["qc", "normalisation"], True),  # the arrays are there, the table is not
         (partial(is_being_filled, "de"), ["qc", "normalisation"], False),
+        (table_is_being_written, ["qc", "normalisation"], True),
         (partial(is_being_filled, "coex"), STAGES[:4], False),
         (partial(is_recorded, "coex"), STAGES[:5], True),
     ]
@@ -277,7 +277,18 @@ def test_tiles_that_stand_are_not_made_again(inputs: Path, whole: Results, tmp_p
     assert not (output / "work").exists()
 
 
-def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path) -> None:
+def test_tests_stand_while_their_table_is_written(inputs: Path, whole: Results, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(run_arguments(inputs, output))
+    wait_for(table_is_being_written, output, process)
+    kill(process, with_workers=True)
+    stand = chunks_of_tests(output / "work" / "de")
+    finish(start(run_arguments(inputs, output)))
+    assert stand == chunks_of_tests(output / "results.zarr" / "de") != {}
+    assert_same(output, whole)
+
+
+def test_groupings_that_stand_are_not_tested_again_whatever_the_workers(inputs: Path, tmp_path: Path) -> None:
     random, n_cells = np.random.default_rng(5), 6000
     guide = np.where(random.random(n_cells) < 0.3, -1, random.integers(N_GROUPINGS, size=n_cells))
     (cells,) = np.nonzero(guide >= 0)
@@ -285,7 +296,7 @@ def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path)
     write_matrix_market(tmp_path / "groupings.mtx", groupings.tocsc())
     (tmp_path / "names.txt").write_text("".join(f"guide{number}\n" for number in range(N_GROUPINGS)))
 
-    def arguments(output: Path) -> list[str]:
+    def arguments(output: Path, n_workers: int = N_WORKERS) -> list[str]:
         named = ["--groupings", tmp_path / "groupings.mtx", "--grouping-names", tmp_path / "names.txt"]
         others = [
             "--other-groupings",
@@ -294,18 +305,21 @@ def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path)
             1,
             "--no-report",
             "--workers",
-            N_WORKERS,
+            n_workers,
             "--memory-limit",
             "1GB",
         ]
         return [str(word) for word in ("run", inputs / "counts.zarr", "-o", output, *named, *others)]
 
-    planned = subprocess.run(
-        [PROGRAM, *arguments(tmp_path / "out"), "--dry-run"], capture_output=True, text=True, check=True
-    )
-    submissions = re.search(r"de: blocks: .* groupings in (\d+) submissions\n", planned.stdout)
-    assert submissions is not None, planned.stdout
-    assert int(submissions[1]) >= 2
+    def planned(n_workers: int) -> re.Match[str]:
+        command = [PROGRAM, *arguments(tmp_path / "out", n_workers), "--dry-run"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        blocks = re.search(r"de: blocks: (.*) groupings in (\d+) submissions\n", told)
+        assert blocks is not None, told
+        return blocks
+
+    assert int(planned(N_WORKERS)[2]) >= 2
+    assert planned(N_WORKERS)[1] != planned(N_WORKERS + 1)[1]
     finish(start(arguments(tmp_path / "whole")))
 
     output = tmp_path / "out"
@@ -313,7 +327,7 @@ def test_groupings_that_stand_are_not_tested_again(inputs: Path, tmp_path: Path)
     wait_for(lambda output: bool(chunks_of_tests(output / "work" / "de")), output, process)
     kill(process, with_workers=True)
     stand = chunks_of_tests(output / "work" / "de")
-    finish(start(arguments(output)))
+    finish(start(arguments(output, N_WORKERS + 1)))
     made = chunks_of_tests(output / "results.zarr" / "de")
     assert stand.items() <= made.items()
     assert 0 < len(stand) < len(made)

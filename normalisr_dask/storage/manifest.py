@@ -187,9 +187,24 @@ def _is_free(folder: Path) -> bool:
     return folder.is_dir() and all(path.name == DRAFT or path.name.startswith(LOCK) for path in folder.iterdir())
 
 
+def is_new_output(output: str | Path) -> bool:
+    """Return whether an output folder is yet to be made, on a disk."""
+    folder = as_path(output)
+    return is_local(folder) and not folder.exists()
+
+
 @contextmanager
-def nothing_left_of_bad_input(output: str | Path) -> Iterator[None]:
+def nothing_left_of_bad_input(output: str | Path, *, is_new: bool) -> Iterator[None]:
     """Remove a new output where bad input ends its first run before any stage is done, so that there is no run in it.
+
+    To be entered with the lock of the output, so that nobody else's is removed.
+
+    Parameters
+    ----------
+    output
+        The output folder.
+    is_new
+        Whether it was new before its lock was taken, which makes it.
 
     Raises
     ------
@@ -197,11 +212,10 @@ def nothing_left_of_bad_input(output: str | Path) -> Iterator[None]:
         As the block does.
     """
     folder = as_path(output)
-    is_new = is_local(folder) and not folder.exists()
     try:
         yield
     except ValueError:
-        if is_new and not Manifest.read(folder).stages():
+        if is_new and not (has_file(folder / MANIFEST) and Manifest.read(folder).stages()):
             remove_folder(folder)
         raise
 

@@ -146,6 +146,14 @@ class ResultStore:
             array[...] = values[name]
         self.publish(stage)
 
+    def begun_with(self, stage: str, dim: str) -> int:
+        """Return the length of chunks along a dimension with which a stage was begun or made; 0 if it was not."""
+        for folder in (self.path / stage, self._work(stage)):
+            if has_file(folder / METADATA):
+                attributes: dict[str, Any] = dict(zarr.open_group(zarr_store(folder), mode="r", zarr_format=3).attrs)
+                return int(attributes.get(MADE_WITH, {}).get("chunks", {}).get(dim, 0))
+        return 0
+
     def stored(self, stage: str, name: str) -> zarr.Array:
         """Return one array of a stage as it is stored; a slice of it is read when it is taken."""
         return open_array(self.path / stage / name)

@@ -1,6 +1,6 @@
 """Tables of a run for people: differential expression and network edges as Parquet, written block by block."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.network import Edges, stored_candidates, stored_edges_in_pieces
@@ -30,13 +31,25 @@ EDGE_SCHEMA = pa.schema(
 )
 
 
-def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] | None = None) -> NDArray[np.int64]:
-    """Write ``de.parquet`` from the stored stage: one row for each grouping and gene that were tested.
+def write_de_table(
+    output: Path,
+    groupings: NDArray[np.object_],
+    genes: NDArray[np.object_],
+    stored: Mapping[str, zarr.Array],
+    qcut: float,
+    *,
+    targets: Sequence[str] | None = None,
+) -> NDArray[np.int64]:
+    """Write ``de.parquet`` from the filled stage: one row for each grouping and gene that were tested.
 
     Parameters
     ----------
-    results
-        With the stage ``de``.
+    output
+        The output folder.
+    groupings, genes
+        Names.
+    stored
+        Arrays of the stage ``de``.
     qcut
         Largest Q-value of a hit, within its grouping.
     targets
@@ -52,11 +65,9 @@ def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] 
     Columns: grouping, target (where known), gene (all dictionary-encoded), n_cells, gamma, se, pvalue, log10_pvalue,
     qvalue (within the grouping), qvalue_all (over all rows). Memory: a few million rows.
     """
-    genes, groupings = results.read("de", "gene"), results.read("de", "grouping")
-    n_cells = results.read("de", "n_cells")
+    n_cells = np.asarray(stored["n_cells"][:])
     target_names, target_of = np.unique(np.array(targets or (), dtype=object), return_inverse=True)
-    names = ("gamma", "se", "pvalue", "log10_pvalue", "qvalue", "qvalue_all")
-    arrays = {name: results.stored("de", name) for name in names}
+    arrays = {name: stored[name] for name in ("gamma", "se", "pvalue", "log10_pvalue", "qvalue", "qvalue_all")}
     hits = np.zeros(groupings.size, dtype=np.int64)
 
     def blocks() -> Iterator[pa.RecordBatch]:
@@ -79,7 +90,7 @@ def write_de_table(results: ResultStore, qcut: float, *, targets: Sequence[str] 
                 }
             )
 
-    _write(results.output / DE_TABLE, blocks())
+    _write(output / DE_TABLE, blocks())
     return hits
 
 

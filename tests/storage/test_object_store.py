@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.folder_lock import locked
 from normalisr_dask.storage.leases import LEASE, leased
 from normalisr_dask.storage.locations import as_path, files_below, for_tasks
+from normalisr_dask.storage.processes import identity
 from normalisr_dask.storage.result_store import ResultStore, stored_chunks
 from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
 
@@ -309,17 +311,18 @@ def test_a_lease_is_held_by_one(files: Any) -> None:
 
 
 def test_the_lease_of_a_process_that_has_ended_is_free(files: Any) -> None:
-    number_in_use_again = f"{os.uname().nodename}\t{os.getpid()}\t12345.0"
+    number_in_use_again = "\t".join([*identity().split("\t")[:2], "12345.0"])
     files.pipe(f"{BUCKET}/ended/{LEASE}1", number_in_use_again.encode())
     with leased(as_path(f"s3://{BUCKET}/ended")):
         (own,) = files.find(f"{BUCKET}/ended")
         assert files.cat(own).decode() != number_in_use_again
 
 
-def test_the_lease_of_another_host_lapses(files: Any) -> None:
+@pytest.mark.parametrize("host", ["elsewhere another-start", f"{socket.gethostname()} the-start-of-another-machine"])
+def test_the_lease_of_another_host_lapses_though_it_has_the_same_name(files: Any, host: str) -> None:
     folder = as_path(f"s3://{BUCKET}/elsewhere")
-    files.pipe(f"{BUCKET}/elsewhere/{LEASE}1", b"elsewhere\t7\t12345.0")
-    refused = "process 7 on elsewhere.*ended, or 120 seconds if that was killed"
+    files.pipe(f"{BUCKET}/elsewhere/{LEASE}1", f"{host}\t7\t12345.0".encode())
+    refused = f"process 7 on {host.split()[0]}\\).*ended, or 120 seconds if that was killed"
     with pytest.raises(ValueError, match=refused), leased(folder):
         pass
     assert len(files.find(f"{BUCKET}/elsewhere")) == 1
