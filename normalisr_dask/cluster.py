@@ -10,6 +10,7 @@ import logging
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import NamedTuple, TypeVar
 import dask
 import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, for a limit only reaches libraries that are loaded
 from dask.system import cpu_count
+from dask.utils import format_bytes
 from distributed import Client, LocalCluster, Security, Worker
 from distributed.system import memory_limit as machine_memory
 
@@ -28,6 +30,7 @@ from normalisr_dask.cluster_connection import address_in_file, client_of_schedul
 from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
 from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count
+from normalisr_dask.wording import counted
 from normalisr_dask.worker_plugin import OneThreadInLibraries
 
 LOOPBACK = "127.0.0.1"
@@ -156,11 +159,23 @@ class ClusterSettings:
         Returns
         -------
         ClusterSize
+
+        Warns
+        -----
+        UserWarning
+            If the workers may take more memory than the machine has.
         """
         memory = int(_SHARE_OF_MEMORY * machine_memory())
         most_workers = min(cpu_count() // self.threads_per_worker, memory // _SMALLEST_MEMORY_LIMIT)
         workers = self.workers or max(1, most_workers)
         limit = self.memory_limit or memory // workers
+        if workers * limit > machine_memory():
+            msg = (
+                f"{counted(workers, 'worker', 'workers')} with a limit of {format_bytes(limit)} may take more than the "
+                f"{format_bytes(machine_memory())} of this machine, which then ends them; "
+                f"give --memory-limit {memory / workers / 1e9:.1f}GB, or fewer --workers"
+            )
+            warnings.warn(msg, UserWarning, stacklevel=2)
         return ClusterSize(workers, self.threads_per_worker, limit)
 
     def _refuse_local_options(self) -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from dask.system import cpu_count
 from distributed import Scheduler
+from distributed.system import memory_limit as machine_memory
 from threadpoolctl import threadpool_info
 from tls_files import tls_files
 
@@ -167,6 +168,13 @@ from normalisr_dask.cluster import ClusterSettings
 
 print(*ClusterSettings().local_size())
 """
+
+
+def test_workers_that_may_take_more_than_the_machine_has_are_warned_of():
+    with pytest.warns(
+        UserWarning, match=r"^2 workers with a limit of .* may take more than the .* of this machine, wh"
+    ):
+        ClusterSettings(workers=2, memory_limit=machine_memory()).local_size()
 
 
 def test_a_small_machine_has_no_more_workers_than_have_enough_memory():

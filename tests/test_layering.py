@@ -33,7 +33,9 @@ LAYOUT: dict[str, set[str]] = {
     "cluster_versions": set(),
     "cluster_encryption": set(),
     "cluster_connection": {"cluster_encryption", "cluster_versions", "worker_plugin"},
-    "cluster": {"cluster_connection", "cluster_encryption", "process_memory", "validation", "worker_plugin"},
+    "cluster": {
+        *("cluster_connection", "cluster_encryption", "process_memory", "validation", "wording", "worker_plugin"),
+    },
     "steps": {"graph", "kernels", "notebook", "ontology"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "notebook", "schema", "validation"},
     "ontology": {"results", "storage", "validation"},
