@@ -1,6 +1,7 @@
 """Writing stages in partitions: what an interrupted run has written already is not computed again."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from importlib.metadata import version
 from typing import Any
 
@@ -76,7 +77,7 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     task of all that a sum goes through from link to link, which then holds the slices of all cells at once.
     """
     with dask.config.set({"optimization.fuse.active": False}):
-        optimised = dask.optimize(*parts)
+        optimised = dask.optimize(*map(_with_layers_of_its_own, parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
     rebuilt = []
@@ -85,6 +86,17 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
         rebuilt.append(rebuild(graph, *arguments))
     computed: tuple[Any, ...] = dask.compute(*rebuilt, optimize_graph=False)
     return computed
+
+
+def _with_layers_of_its_own(part: Any) -> Any:
+    """Return a collection whose layers are copies: layers keep the tasks that are made of them, and with these, cells.
+
+    Of the lazy results that all submissions are parts of, these would stay until the last one.
+    """
+    graph = part.__dask_graph__()
+    layers = {name: copy(layer) for name, layer in graph.layers.items()}
+    rebuild, arguments = part.__dask_postpersist__()
+    return rebuild(type(graph)(layers, graph.dependencies), *arguments)
 
 
 def _missing_parts(

@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.partitions import compute_alone, store
 from normalisr_dask.storage.result_store import ResultStore, stored_chunks
 
@@ -114,3 +115,15 @@ def test_parts_are_computed_and_nothing_else():
     np.testing.assert_array_equal(first, [[4, 4, 4]])
     np.testing.assert_array_equal(second, [6])
     assert set(made) == {1}
+
+
+def test_the_layers_of_a_whole_keep_no_tasks_of_its_parts():
+    cells = in_memory(np.arange(12.0), (3,) * 4)
+    lazy = da.blockwise(np.add, "c", cells, "c", cells, "c", dtype=float, align_arrays=False)
+    lazy = lazy[::2].map_blocks(np.negative, dtype=float)
+    with dask.config.set(scheduler="sync"):
+        (computed,) = compute_alone(lazy)
+    np.testing.assert_array_equal(computed, -2.0 * np.arange(0, 12, 2))
+    made = [layer for layer in lazy.__dask_graph__().layers.values() if "add" in str(layer)]
+    assert made
+    assert not any(layer.is_materialized() for layer in made)
