@@ -8,8 +8,6 @@ are held to one thread, since chunks are the only parallelism.
 import gc
 import logging
 import re
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from distributed.system import memory_limit as machine_memory
 
 from normalisr_dask.cluster_connection import address_in_file, client_of_scheduler
 from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
+from normalisr_dask.ctrl_c import CtrlCPutOff, children_without_ctrl_c
 from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count
 from normalisr_dask.wording import counted
@@ -319,12 +318,14 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
         raise ValueError(msg)
     security = _security(settings)
     with (
+        CtrlCPutOff() as ctrl_c,
         _quiet_logs(),
         _started(partial(_local_cluster, settings, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
         _started(partial(client.register_plugin, OneThreadInLibraries()))
-        yield client
+        with ctrl_c.let_through():
+            yield client
 
 
 def _started(start: Callable[[], Answer]) -> Answer:
@@ -346,7 +347,7 @@ def _local_cluster(settings: ClusterSettings, security: Security | None) -> Loca
     environment = {
         f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in (_ONE_THREAD | _KEEP_MEMORY).items()
     }
-    with dask.config.set(environment), _children_ignore_ctrl_c():
+    with dask.config.set(environment), children_without_ctrl_c():
         return LocalCluster(
             n_workers=size.workers,
             threads_per_worker=size.threads_per_worker,
@@ -359,19 +360,6 @@ def _local_cluster(settings: ClusterSettings, security: Security | None) -> Loca
             security=security,
             silence_logs=logging.CRITICAL,
         )
-
-
-@contextmanager
-def _children_ignore_ctrl_c() -> Iterator[None]:
-    """Let processes that start meanwhile ignore Ctrl-C: a terminal sends it to all, and this one answers for them."""
-    if threading.current_thread() is not threading.main_thread():  # others may not touch signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one setting that a new program inherits
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

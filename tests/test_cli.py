@@ -381,6 +381,27 @@ class TestRun:
         assert again.stderr.startswith("Quality control of reads: done earlier")
 
     @pytest.mark.slow
+    def test_ctrl_c_again_and_again_until_it_has_ended_is_one_line(self, inputs, store, tmp_path):
+        command = [
+            PROGRAM, "run", store, "-o", "out", "--groupings", inputs / "guides.tsv.gz", "--min-gene-cells", "20",
+            "--min-cell-reads", "100", *SMALL_CLUSTER,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stderr is not None
+        process.stderr.readline()
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.1)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert stdout == ""
+        *lines, last = stderr.splitlines()
+        assert last == "normalisr-dask: interrupted: run the same command again to go on"
+        assert all(": done in " in line for line in lines), stderr
+
+    @pytest.mark.slow
     def test_ctrl_c_while_ingesting_leaves_nothing_that_looks_like_a_store(self, tmp_path):
         path = tmp_path / "long.mtx"
         n_cells = 200_000

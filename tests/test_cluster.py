@@ -1,7 +1,6 @@
 """Local clusters, and the settings of all."""
 
 import os
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -119,37 +118,6 @@ def test_the_local_cluster_ends_with_its_block_and_after_an_error():
         fail_inside()
     assert len(workers) == 1
     assert not psutil.pid_exists(workers[0])
-
-
-INTERRUPTED_PROGRAM = """
-import sys, time
-from normalisr_dask.cluster import ClusterSettings, connect
-
-if __name__ == "__main__":
-    try:
-        with connect(ClusterSettings(workers=1)) as client:
-            tasks = client.map(time.sleep, [60, 61])
-            print(*client.run(__import__("os").getpid).values(), flush=True)
-            client.gather(tasks)
-    except KeyboardInterrupt:
-        sys.exit(130)
-"""
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_cluster_and_says_nothing(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(INTERRUPTED_PROGRAM)
-    process = subprocess.Popen(
-        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group, too
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == ""
-    assert not psutil.pid_exists(worker)
 
 
 def test_sizes_fill_the_machine_by_default():

@@ -33,8 +33,10 @@ LAYOUT: dict[str, set[str]] = {
     "cluster_versions": set(),
     "cluster_encryption": set(),
     "cluster_connection": {"cluster_encryption", "cluster_versions", "worker_plugin"},
+    "ctrl_c": set(),
     "cluster": {
-        *("cluster_connection", "cluster_encryption", "process_memory", "validation", "wording", "worker_plugin"),
+        *("cluster_connection", "cluster_encryption", "ctrl_c", "process_memory", "validation", "wording"),
+        "worker_plugin",
     },
     "steps": {"graph", "kernels", "notebook", "ontology"} | FOUNDATIONS,
     "storage": {"graph", "kernels", "notebook", "schema", "validation"},

@@ -170,4 +170,7 @@ def main() -> None:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, terminate)
     ignore_abandoned_coroutines()
-    app()
+    try:
+        app()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said; Python's own end would show tracebacks
