@@ -53,6 +53,9 @@ class CtrlCPutOff:
 @contextmanager
 def children_without_ctrl_c() -> Iterator[None]:
     """Keep Ctrl-C from threads and processes that start meanwhile, and from all that these start at any time."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
     resource_tracker.ensure_running()  # lets Ctrl-C through again in the thread that starts it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited from before a process's first line
     try:
