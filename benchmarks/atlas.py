@@ -34,6 +34,8 @@ import psutil
 import threadpoolctl
 from atlas_data import write_atlas
 
+from normalisr_dask.process_memory import peak_bytes, reset_peak
+
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 CELLS, N_GENES = (62_500, 250_000, 1_000_000), 20_000
 COEX_GENES, COEX_CELLS, COEX_BLOCK = 6_000, 150_000, 10_000
@@ -50,9 +52,11 @@ def generated(folder: Path, n_cells: int, n_genes: int) -> Path:
     screen = folder / f"screen_{n_genes}x{n_cells}"
     facts = screen / "facts.json"
     if not facts.is_file():
+        reset_peak()
         start = time.perf_counter()
         written = write_atlas(screen, n_cells=n_cells, n_genes=n_genes)
-        facts.write_text(json.dumps(written | {"seconds_to_generate": time.perf_counter() - start}))
+        took = {"seconds_to_generate": time.perf_counter() - start}
+        facts.write_text(json.dumps(written | took | {"peak_megabytes_to_generate": peak_bytes() / MEGABYTE}))
     return screen
 
 

@@ -39,17 +39,22 @@ class Job:
         Of a worker, as the program takes it.
     permutations
         Of the calibration.
+    other_groupings, coex_store
+        As the options of these names.
     """
 
     inputs: Path
     memory_limit: str
     permutations: int
+    other_groupings: str = "ignore"
+    coex_store: str = "edges"
 
     def start(self, output: Path) -> subprocess.Popen[bytes]:
         """Start the program in a process of its own; what it says is kept in a file."""
         arguments = [
             *("run", self.inputs / "counts.zarr", "-o", output, "--groupings", self.inputs / "guides.tsv.gz"),
-            *("--permutations", self.permutations, "--coex", "--coex-store", "edges", "--no-report"),
+            *("--permutations", self.permutations, "--coex", "--coex-store", self.coex_store, "--no-report"),
+            *("--other-groupings", self.other_groupings),
             *("--workers", WORKERS, "--memory-limit", self.memory_limit, "--local-directory", self.inputs / "spilled"),
         ]
         with output.with_suffix(".log").open("ab") as log:
@@ -148,6 +153,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--genes", type=int, default=6_000)
     parser.add_argument("--guides", type=int, default=100)
     parser.add_argument("--permutations", type=int, default=5)
+    parser.add_argument("--other-groupings", default="ignore", choices=("ignore", "exclude", "covariates"))
+    parser.add_argument("--coex-store", default="edges", choices=("edges", "all"))
     parser.add_argument("--memory-limit", default="1.5GB")
     parser.add_argument("--interval", type=float, default=20.0, help="seconds between the ends of workers")
     parser.add_argument("--moments", type=int, default=10, help="how often to end the client")
@@ -164,7 +171,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=asked.folder, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         make_inputs(folder, n_genes=asked.genes, n_cells=asked.cells, n_guides=asked.guides, seed=asked.seed)
-        job = Job(folder, asked.memory_limit, asked.permutations)
+        job = Job(folder, asked.memory_limit, asked.permutations, asked.other_groupings, asked.coex_store)
         expected, seconds = undisturbed(job)
         measured = {
             "asked": {key: value for key, value in vars(asked).items() if key not in ("folder", "output")},

@@ -1,6 +1,6 @@
 """Writing stages in partitions: what an interrupted run has written already is not computed again."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from importlib.metadata import version
 from typing import Any
@@ -77,7 +77,7 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     task of all that a sum goes through from link to link, which then holds the slices of all cells at once.
     """
     with dask.config.set({"optimization.fuse.active": False}):
-        optimised = dask.optimize(*map(_with_layers_of_its_own, parts))
+        optimised = dask.optimize(*_with_layers_of_their_own(parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
     rebuilt = []
@@ -88,15 +88,20 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     return computed
 
 
-def _with_layers_of_its_own(part: Any) -> Any:
-    """Return a collection whose layers are copies: layers keep the tasks that are made of them, and with these, cells.
+def _with_layers_of_their_own(parts: Sequence[Any]) -> list[Any]:
+    """Return collections on one graph, with copies of the layers of theirs.
 
-    Of the lazy results that all submissions are parts of, these would stay until the last one.
+    Layers keep the tasks that are made of them, and with these, slices of cells: in the lazy results that all
+    submissions are parts of, they would stay until the last one.
     """
-    graph = part.__dask_graph__()
-    layers = {name: copy(layer) for name, layer in graph.layers.items()}
-    rebuild, arguments = part.__dask_postpersist__()
-    return rebuild(type(graph)(layers, graph.dependencies), *arguments)
+    graphs = [part.__dask_graph__() for part in parts]
+    graph = type(graphs[0]).merge(*graphs)
+    graph = type(graph)({name: copy(layer) for name, layer in graph.layers.items()}, graph.dependencies)
+    rebuilt = []
+    for part in parts:
+        rebuild, arguments = part.__dask_postpersist__()
+        rebuilt.append(rebuild(graph, *arguments))
+    return rebuilt
 
 
 def _missing_parts(

@@ -433,7 +433,7 @@ def test_plan_refuses_what_does_not_fit_and_names_a_limit_that_does(
 
 def test_smaller_memory_makes_smaller_blocks_and_the_same_results(settings: RunSettings, client: Client) -> None:
     large = plan(settings, **LIMITS)
-    small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("595MB")}))
+    small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("560MB")}))
     assert small.cells_per_block < large.cells_per_block
     assert max(stage.peak_task_bytes for stage in small.stages) < max(stage.peak_task_bytes for stage in large.stages)
     assert all(before.note != after.note for before, after in zip(large.stages, small.stages, strict=True))

@@ -18,7 +18,7 @@ from normalisr_dask.wording import counted
 #: Share of a worker's memory limit that is planned with: Dask spills from 0.6 on.
 USABLE_SHARE = 0.6
 #: Python with its libraries and compiled kernels, before any data.
-PROCESS_BYTES = 320 << 20
+PROCESS_BYTES = 300 << 20
 FLOAT_BYTES = 8
 #: Limits that are named to people are whole multiples of so many bytes.
 LIMIT_STEP = 10_000_000

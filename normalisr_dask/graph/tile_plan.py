@@ -33,7 +33,7 @@ SCHEDULING_SECONDS, MOST_TASKS = 1e-3, 40_000
 #: made; of ranges, two more are added.
 COPIES_OF_ONE_RANGE, COPIES_OF_RANGES = 4, 5
 #: Arrays as large as a tile that a task holds besides.
-TILES_IN_WORK = 4
+TILES_IN_WORK = 6
 #: Panels of residuals in work, and index arrays, of a task.
 PANEL_BYTES = 4 << 20
 
