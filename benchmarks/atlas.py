@@ -11,7 +11,7 @@ memory of the process tree sampled from outside. It ends with exit code 1 if a w
 ingest       matrix.mtx.gz to a count store, beside `gzip -dc | wc -l` on the same file
 exclude      quality control, normalisation and 1,000 groupings, each against the cells that are in none (single=1)
 covariates   the same with the other groupings as covariates (single=4), and some five guides a cell
-workers      exclude at the smallest number of cells with one worker, with one on one core, and with two
+workers      exclude at the largest number of cells with one worker, and with two
 coex         6,000 genes × 150,000 cells, beside the same product from NumPy's blocks in memory
 """
 
@@ -68,15 +68,10 @@ def store_of(screen: Path) -> Path:
     return store
 
 
-def timed(command: list[str], *, one_core: bool = False) -> dict[str, float]:
+def timed(command: list[str]) -> dict[str, float]:
     """Run a command and return its seconds, and the most memory that it and its children held together."""
-    cores = os.sched_getaffinity(0)
     peak, start = 0, time.perf_counter()
-    if one_core:  # for this process, too, since its children get the cores it has
-        os.sched_setaffinity(0, {min(cores)})
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    os.sched_setaffinity(0, cores)
-    with process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peak = max(peak, sum(_memory(process.pid)))
             time.sleep(SAMPLE_SECONDS)
@@ -112,21 +107,19 @@ def ingest(folder: Path, n_cells: int) -> dict[str, Any]:
     return facts | measured | {"seconds_gzip_wc": unpacking, "text_megabytes_a_second": text / measured["seconds"]}
 
 
-def run(
-    folder: Path, n_cells: int, other_groupings: str, *, workers: int = 2, one_core: bool = False
-) -> dict[str, Any]:
+def run(folder: Path, n_cells: int, other_groupings: str, *, workers: int = 2) -> dict[str, Any]:
     """Run quality control, normalisation and differential expression."""
     screen = generated(folder, n_cells, N_GENES)
     groupings = ["--groupings", str(screen / GUIDES[other_groupings])]
     names = ["--grouping-names", str(screen / "guide_names.txt"), "--other-groupings", other_groupings]
-    return _run(folder, store_of(screen), [*groupings, *names], workers, one_core=one_core)
+    return _run(folder, store_of(screen), [*groupings, *names], workers)
 
 
-def _run(folder: Path, store: Path, options: list[str], workers: int, *, one_core: bool = False) -> dict[str, Any]:
+def _run(folder: Path, store: Path, options: list[str], workers: int) -> dict[str, Any]:
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     limits = ["--workers", str(workers), "--memory-limit", str(LIMIT), "--no-report"]
-    measured = timed([PROGRAM, "run", str(store), "-o", str(out), *options, *limits], one_core=one_core)
+    measured = timed([PROGRAM, "run", str(store), "-o", str(out), *options, *limits])
     stages = json.loads((out / "manifest.json").read_text())["stages"]
     shutil.rmtree(out)
     kept = ("seconds", "peak_worker_bytes", "peak_client_bytes", "bytes_read")
@@ -209,8 +202,8 @@ def measure(part: str, folder: Path, cells: list[int]) -> Iterator[tuple[str, di
     if part == "coex":
         yield f"{COEX_GENES}x{COEX_CELLS}", coex(folder)
     elif part == "workers":
-        for label, workers, one_core in (("1", 1, False), ("1 on one core", 1, True), ("2", 2, False)):
-            yield label, run(folder, cells[0], "exclude", workers=workers, one_core=one_core)
+        for workers in (1, 2):
+            yield str(workers), run(folder, cells[-1], "exclude", workers=workers)
     else:
         for n_cells in cells:
             yield str(n_cells), ingest(folder, n_cells) if part == "ingest" else run(folder, n_cells, part)

@@ -29,7 +29,7 @@ from normalisr_dask.settings import RunSettings
 from normalisr_dask.stage_use import measured
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_form, normalised_form, with_form
 from normalisr_dask.steps.log_cpm import lcpm
-from normalisr_dask.steps.normalisation import compute_var, normcov, normvar
+from normalisr_dask.steps.normalisation import cell_weights, normcov, normvar
 from normalisr_dask.steps.quality_control import choose_by_counts, qc_outlier
 from normalisr_dask.storage.counts import Counts, open_counts
 from normalisr_dask.storage.disk_space import disk_full_errors
@@ -298,7 +298,7 @@ class Run:
         covariates = normcov(values).compute(scheduler="synchronous")  # small: not worth the way to a worker
         check_enough_cells(covariates, names)
         expression = with_form(log_cpm_of(counts, offset))
-        fitted_weights = compute_var(expression, covariates).compute()
+        fitted_weights = cell_weights(expression, covariates)
         kept = qc_outlier(fitted_weights)
 
         qc_cells, counts = counts.cells, counts.subset(cells=np.flatnonzero(kept))

@@ -123,6 +123,7 @@ DATA_DEPENDENT_STEPS = {
     ("steps/gene_ontology.py", "gotop"): "which genes have most edges decides what is looked up",
     ("steps/gene_ontology.py", "go_levels"): "the term that stands out at a level decides the covariates of the next",
     ("graph/rows.py", "RowPasses"): "the passes of linear models start from what the last one found of every gene",
+    ("steps/normalisation.py", "cell_weights"): "the fit is of all cells, which no worker is to hold",
     ("steps/normalisation.py", "compute_var"): "with stepmax > 1, each round starts from the weights of the last",
 }
 

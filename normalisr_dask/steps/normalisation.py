@@ -6,6 +6,8 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector
 from normalisr_dask.graph.layout import call_once, map_genes, map_matrix, sum_over_cells, sum_over_genes
@@ -134,15 +136,29 @@ def compute_var(dt, dc, stepmax: int = 1, eps: float = 1e-6) -> da.Array:
     return call_once(kernels.weights_from_scale, best.rechunk(-1), shape=best.shape)
 
 
+def cell_weights(expression: da.Array, covariates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute what :func:`compute_var` gives in one round, and fit all cells here: no worker holds their vectors."""
+    n_genes, n_cells = expression.shape
+    ones = np.ones(n_cells)
+    rows, scale = as_rows(covariates, "covariates", expression), in_memory(ones, expression.chunks[1])
+    (squares,) = dask.compute(_cell_squares(expression, rows, scale))
+    with threadpool_limits(1):  # as in workers, since the last bits follow the number of threads
+        return kernels.weights_from_scale(kernels.fit_cell_scale(squares, covariates, ones, n_genes=n_genes))
+
+
 def _fit_round(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
     n_genes, n_cells = expression.shape
-    form = log_cpm_form(expression)
-    squares = _cell_squares(expression, covariates, scale) if form is None else form.cell_squares(covariates, scale)
+    squares = _cell_squares(expression, covariates, scale)
     whole = (in_cell_chunks(rows, (n_cells,)) for rows in (squares, covariates, scale))
     return call_once(kernels.fit_cell_scale, *whole, shape=(n_cells,), n_genes=n_genes)
 
 
 def _cell_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
+    form = log_cpm_form(expression)
+    return _dense_squares(expression, covariates, scale) if form is None else form.cell_squares(covariates, scale)
+
+
+def _dense_squares(expression: da.Array, covariates: da.Array, scale: da.Array) -> da.Array:
     """Return every cell's sum of squared standardised residuals (1, cells); the dense route, three passes."""
     n_covariates, n_cells = covariates.shape
     scaled = covariates / in_cell_chunks(scale, covariates.chunks[1])
