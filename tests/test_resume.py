@@ -319,7 +319,7 @@ def test_groupings_that_stand_are_not_tested_again_whatever_the_workers(inputs: 
         return blocks
 
     assert int(planned(N_WORKERS)[2]) >= 2
-    assert planned(N_WORKERS)[1] != planned(N_WORKERS + 1)[1]
+    assert planned(N_WORKERS)[1] != planned(2 * N_WORKERS)[1]
     finish(start(arguments(tmp_path / "whole")))
 
     output = tmp_path / "out"
@@ -327,7 +327,7 @@ def test_groupings_that_stand_are_not_tested_again_whatever_the_workers(inputs: 
     wait_for(lambda output: bool(chunks_of_tests(output / "work" / "de")), output, process)
     kill(process, with_workers=True)
     stand = chunks_of_tests(output / "work" / "de")
-    finish(start(arguments(output, N_WORKERS + 1)))
+    finish(start(arguments(output, 2 * N_WORKERS)))
     made = chunks_of_tests(output / "results.zarr" / "de")
     assert stand.items() <= made.items()
     assert 0 < len(stand) < len(made)
