@@ -116,7 +116,7 @@ class GroupingPlanner:
         """
         sums = replace(self.sums, n_genes=n_genes)
         per_block = begun_with
-        if not begun_with > 0 or not self._fits(begun_with, sums):
+        if not begun_with or not self._fits(begun_with, sums):
             per_block = sums.groupings_per_block(self.at_a_time)
         while per_block > 1 and not self._fits(per_block, sums):
             per_block = sums.fewer_per_block(per_block, self.at_a_time)

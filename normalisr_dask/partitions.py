@@ -80,11 +80,7 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
         optimised = dask.optimize(*_with_layers_of_their_own(parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
-    rebuilt = []
-    for part in optimised:
-        rebuild, arguments = part.__dask_postpersist__()
-        rebuilt.append(rebuild(graph, *arguments))
-    computed: tuple[Any, ...] = dask.compute(*rebuilt, optimize_graph=False)
+    computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
     return computed
 
 
@@ -97,6 +93,11 @@ def _with_layers_of_their_own(parts: Sequence[Any]) -> list[Any]:
     graphs = [part.__dask_graph__() for part in parts]
     graph = type(graphs[0]).merge(*graphs)
     graph = type(graph)({name: copy(layer) for name, layer in graph.layers.items()}, graph.dependencies)
+    return _on_graph(parts, graph)
+
+
+def _on_graph(parts: Sequence[Any], graph: Any) -> list[Any]:
+    """Return collections with another graph in place of theirs."""
     rebuilt = []
     for part in parts:
         rebuild, arguments = part.__dask_postpersist__()
