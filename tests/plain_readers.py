@@ -39,6 +39,13 @@ def whole(field: str) -> int:
     return count
 
 
+def index(text: str) -> int:
+    """Return a position, from 0, of one that counts from 1; 3. is 3 for readers of any numbers."""
+    if not float(text).is_integer():
+        raise ValueError(text)
+    return int(float(text)) - 1
+
+
 def matrix_market(text: str, number: Callable[[str], float] = whole) -> Entries:
     """Return what a coordinate matrix has but 0 by row and column, from 0; the entries of one place are added up."""
     banner, *lines = text.split("\n")
@@ -52,7 +59,7 @@ def matrix_market(text: str, number: Callable[[str], float] = whole) -> Entries:
     entries: Entries = defaultdict(int)
     for line in lines[1:]:
         row, column, *value = line.split()
-        place = int(row) - 1, int(column) - 1
+        place = index(row), index(column)
         if not (0 <= place[0] < n_rows and 0 <= place[1] < n_columns) or len(value) != (field != "pattern"):
             raise ValueError(line)
         entries[place] += number(value[0]) if value else 1

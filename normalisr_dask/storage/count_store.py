@@ -16,6 +16,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from normalisr_dask.storage.damage import damaged, reading
+from normalisr_dask.storage.local_vectors import as_local_vector
 from normalisr_dask.storage.locations import METADATA, as_path, has_bucket, has_file, is_local, zarr_store
 from normalisr_dask.storage.url_errors import url_errors
 from normalisr_dask.validation import did_you_mean
@@ -177,16 +178,19 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
     if not 0 <= start <= stop <= n_cells:
         msg = f"cells {start} to {stop} were asked for, but {path} has cells 0 to {n_cells}"
         raise ValueError(msg)
-
     offsets = _read_values(path, stored.offsets, slice(start, stop + 1)).astype(np.int64, copy=False)
+    if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > stored.counts.shape[0]:
+        raise damaged(path, f"the row offsets of cells {start} to {stop} are not those of its entries")
     entries = slice(int(offsets[0]), int(offsets[-1]))
     indices = _read_values(path, stored.genes, entries)
     counts = as_counts(_read_values(path, stored.counts, entries), path=path)
-    block = sparse.csr_array((counts, indices, offsets - offsets[0]), shape=(stop - start, n_genes))
-    if stored.is_canonical:
-        block.has_canonical_format = True  # the writer saw to it, so save scipy the pass over the indices
-    else:
+    if not stored.is_canonical or counts.size > np.iinfo(indices.dtype).max:
+        block = sparse.csr_array((counts, indices, offsets - offsets[0]), shape=(stop - start, n_genes))
         block.sum_duplicates()  # sorts, too
+        return block
+    block = sparse.csr_array((stop - start, n_genes), dtype=counts.dtype)
+    block.data, block.indices, block.indptr = counts, indices, (offsets - offsets[0]).astype(indices.dtype)
+    block.has_canonical_format = True  # the writer saw to it: save scipy its passes over the indices
     return block
 
 
@@ -267,7 +271,7 @@ def _opened_before(path: str, changed: int) -> _Stored:
 def _open_arrays(path: str | Path) -> _Stored:
     root = _open_group(path)
     matrix = _member(path, root, "X")
-    offsets, genes, counts = (_member(path, matrix, name) for name in ("indptr", "indices", "data"))
+    offsets, genes, counts = (as_local_vector(_member(path, matrix, name)) for name in ("indptr", "indices", "data"))
     return _Stored(_shape(path, matrix), offsets, genes, counts, METADATA_KEY in root.attrs)
 
 

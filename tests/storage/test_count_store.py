@@ -304,3 +304,22 @@ def test_files_that_cannot_be_decompressed_are_named(tmp_path, name, harm):
         ValueError, match=rf"s\.zarr is damaged or incompletely copied: X/{name} cannot be read \(.*; copy it again"
     ):
         read_cells(path, 0, N_CELLS)
+
+
+@pytest.mark.parametrize("offset", [-1, 2, 10**7])
+def test_offsets_that_are_not_those_of_the_entries_are_named(tmp_path, offset):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    zarr.open_group(path)["X/indptr"][4] = offset
+    with pytest.raises(ValueError, match=r"s\.zarr is damaged .*: the row offsets of cells 0 to 4 "):
+        read_cells(path, 0, 4)
+
+
+def test_counts_of_a_local_store_are_read_without_zarr(tmp_path, monkeypatch):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    expected = read_cells(path, 0, N_CELLS)
+    monkeypatch.setattr(zarr.Array, "__getitem__", None)
+    found = read_cells(path, 0, N_CELLS)
+    assert found.has_canonical_format
+    assert (found != expected).nnz == 0
