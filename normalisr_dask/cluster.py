@@ -30,7 +30,7 @@ from normalisr_dask.ctrl_c import CtrlCPutOff, children_without_ctrl_c
 from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count
 from normalisr_dask.wording import counted
-from normalisr_dask.worker_plugin import OneThreadInLibraries
+from normalisr_dask.worker_plugin import WorkerSettings
 
 LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
@@ -323,7 +323,7 @@ def _local_client(settings: ClusterSettings) -> Iterator[Client]:
         _started(partial(_local_cluster, settings, security)) as cluster,
         Client(cluster, security=security) as client,
     ):
-        _started(partial(client.register_plugin, OneThreadInLibraries()))
+        _started(partial(client.register_plugin, WorkerSettings()))
         with ctrl_c.let_through():
             yield client
 

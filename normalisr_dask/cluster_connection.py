@@ -17,7 +17,7 @@ from distributed.versions import VersionMismatchWarning
 
 from normalisr_dask.cluster_encryption import configured_security
 from normalisr_dask.cluster_versions import SameVersions, refuse_other_versions
-from normalisr_dask.worker_plugin import OneThreadInLibraries
+from normalisr_dask.worker_plugin import WorkerSettings
 
 
 def address_in_file(path: Path, seconds: float) -> str:
@@ -163,7 +163,7 @@ def _prepare_workers(client: Client, address: str, seconds: float) -> None:
     expected = refuse_other_versions(client)
     try:
         client.register_plugin(SameVersions(expected))
-        client.register_plugin(OneThreadInLibraries())
+        client.register_plugin(WorkerSettings())
     except Exception as error:  # whatever a worker raised while it read the plugins
         msg = (
             f"the workers of the Dask scheduler at {address} cannot load normalisr_dask "

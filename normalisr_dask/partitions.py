@@ -1,8 +1,9 @@
 """Writing stages in partitions: what an interrupted run has written already is not computed again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from importlib.metadata import version
+from itertools import cycle
 from typing import Any
 
 import dask
@@ -11,8 +12,10 @@ import numpy as np
 import zarr
 from dask.core import flatten
 from dask.optimization import cull
+from distributed import default_client
 from numpy.typing import NDArray
 
+from normalisr_dask.graph.calls import NO_SUMS
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.storage.locations import for_tasks
 from normalisr_dask.storage.result_store import stored_chunks
@@ -80,8 +83,35 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
         optimised = dask.optimize(*_with_layers_of_their_own(parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
-    computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
+    with dask.annotate(workers=WorkersOfChains(graph), allow_other_workers=True):
+        computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
     return computed
+
+
+class WorkersOfChains:
+    """Tells Dask on which worker each chain of sums is to begin, one after the other; elsewhere if that one is gone.
+
+    A chain stays where its sums are. Dask would begin it where small arrays lie that its links need: all of those that
+    are computed together on one worker, now and then, which then also holds the sums of all.
+    """
+
+    def __init__(self, graph: Iterable[Any]) -> None:
+        chains = sorted(key for key in graph if isinstance(key, tuple) and str(key[0]).startswith(NO_SUMS))
+        workers = sorted(_current_workers()) if len(chains) > 1 else []
+        self.workers = dict(zip(chains, cycle(workers), strict=False))
+
+    def __call__(self, key: Any) -> list[str]:
+        """Return the worker of a task, if it begins a chain."""
+        return [self.workers[key]] if key in self.workers else []
+
+
+def _current_workers() -> list[str]:
+    """Return the workers of the client that Dask computes with, if there is one."""
+    try:
+        client = default_client()
+    except ValueError:
+        return []
+    return list(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _with_layers_of_their_own(parts: Sequence[Any]) -> list[Any]:

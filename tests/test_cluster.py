@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from dask.system import cpu_count
-from distributed import Scheduler
+from distributed import Scheduler, Worker, wait
 from distributed.system import memory_limit as machine_memory
 from threadpoolctl import threadpool_info
 from tls_files import tls_files
@@ -52,6 +52,12 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info()]
 
 
+def arguments_kept(dask_worker: Worker) -> dict[str, bool]:
+    """Return, of the results that a worker holds, whether it keeps what their tasks were given."""
+    tasks = dask_worker.state.tasks.values()
+    return {str(task.key): task.run_spec is not None for task in tasks if task.state == "memory"}
+
+
 def allowed_failures(dask_scheduler: Scheduler) -> int:
     return dask_scheduler.allowed_failures
 
@@ -80,6 +86,14 @@ class TestLocalCluster:
         for threads in client.run(blas_threads).values():
             assert threads
             assert set(threads) == {1}
+
+    def test_workers_let_go_of_what_tasks_were_given_and_can_make_their_results_again(self, client):
+        values = client.map(add_one, range(4), pure=False)
+        wait(values)
+        kept = {key: found for of_worker in client.run(arguments_kept).values() for key, found in of_worker.items()}
+        assert kept == {value.key: False for value in values}
+        client.restart_workers([next(iter(client.who_has(values[:1]).values()))[0]])
+        assert client.gather(values) == [1, 2, 3, 4]
 
     def test_it_listens_on_the_loopback_interface_only(self, client):
         sockets = listening_sockets()

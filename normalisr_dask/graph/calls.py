@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import scipy.sparse
+from dask.base import tokenize
 
 from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
@@ -34,6 +35,8 @@ LARGE_SUM_BYTES = 4 << 20
 #: Bytes of a sum and all those beside it, such as those of other groupings, from which on partial ones are too large to
 #: wait for each other: each task adds to that of the one before it. The others give other workers something to do.
 CHAINED_SUM_BYTES = 64 << 20
+#: What the tasks at the beginning of chains are called.
+NO_SUMS = "no-sums"
 #: Most tasks of a chain.
 MOST_LINKS = 64
 #: Blocks of cells above which a task adds up several in any case: small sums of many blocks take room, too, and time.
@@ -144,17 +147,28 @@ class BlockCall:
             axes = (*out, CELLS)
             partial_sums = self.blockwise(axes, dtype, expand=len(out), new_axes=new_axes, adjust_chunks={CELLS: 1})
             return tree_sum(partial_sums, axis=len(out))
-        call, total = self._of_range(), None
+        link, total = partial(_added, call=self._of_range()), self._no_sums(out, dtype, new_axes or {})
         for number in range(len(self.ranges.sizes)):
             arguments = [
                 _block_of_cells(argument, number) if _has_cells(indices) else argument
                 for argument, indices in zip(self.arguments[::2], self.arguments[1::2], strict=True)
             ]
             pairs = list(chain.from_iterable(zip(arguments, self.arguments[1::2], strict=True)))
-            link = call if total is None else partial(_added, call=call)
-            before: list[Any] = [] if total is None else [total, out]
-            total = self._blockwise(link, out, [*before, *pairs], dtype, dict(new_axes or {}) if total is None else {})
+            total = self._blockwise(link, out, [total, out, *pairs], dtype, {})
         return total
+
+    def _no_sums(self, out: tuple[str, ...], dtype: Any, new_axes: Mapping[str, int]) -> da.Array:
+        """Return zeros in the shape and chunks of the sum, in tasks of their own: where these run, the chain stays."""
+        chunks = {axis: (size,) for axis, size in {**self.new_axes, **new_axes}.items()}
+        for argument, indices in zip(self.arguments[::2], self.arguments[1::2], strict=True):
+            if indices is not None:
+                chunks |= dict(zip(indices, argument.chunks, strict=True))
+        of_sum = tuple(chunks[axis] for axis in out)
+        name = f"{NO_SUMS}-{tokenize(self.kernel, self.constants, self.arguments)}"
+        blocks = product(*(list(enumerate(sizes)) for sizes in of_sum))
+        numbers_and_sizes = [tuple(zip(*block, strict=True)) for block in blocks]
+        graph = {(name, *numbers): (partial(np.zeros, sizes, dtype),) for numbers, sizes in numbers_and_sizes}
+        return da.Array(graph, name, of_sum, dtype=dtype)
 
     def _of_range(self) -> Callable[..., Any]:
         """Return what a task runs, a function of the arrays' blocks."""

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from dask.callbacks import Callback
 from dask.core import get_dependencies
+from distributed import get_task_stream
 
+from normalisr_dask import partitions
 from normalisr_dask.graph import calls
 from normalisr_dask.graph.layout import sum_over_cells
 from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.graph.vectors import in_memory, in_one_chunk
-from normalisr_dask.partitions import compute_alone
+from normalisr_dask.partitions import WorkersOfChains, compute_alone
 
 N_GENES, N_ROWS = 5, 6
 VALUES = np.random.default_rng(0).normal(size=(N_GENES, 103))
@@ -93,6 +95,35 @@ def test_links_of_a_run_stay_tasks_of_their_own_that_hold_their_own_cells():
     assert len(links) > 1
     assert links <= done
     np.testing.assert_allclose(computed[:, 0], (VALUES**2 * np.arange(103)).sum(axis=1), rtol=1e-13)
+
+
+def two_chains():
+    rows = da.from_array(ROWS, chunks=(3, 4))
+    return product_over_cells(products, rows, matrix(), adds=True)
+
+
+def test_chains_that_are_computed_together_begin_on_workers_of_their_own(client):
+    """Where small arrays lie that all links need, Dask by itself would begin all of them."""
+    (computed,) = compute_alone(two_chains())
+    np.testing.assert_allclose(computed, ROWS @ VALUES.T, rtol=1e-12, atol=1e-12)
+    graph = dict(two_chains().__dask_graph__())
+    workers = WorkersOfChains(graph)
+    told = {key: workers(key) for key in graph if workers(key)}
+    assert sorted(str(key[0]).partition("-")[0] for key in told) == ["no", "no"]
+    assert sorted(told.values()) == sorted([address] for address in client.nthreads())
+
+
+def test_chains_begin_where_they_are_told_to(client, monkeypatch):
+    (worker,) = sorted(client.nthreads())[1:]
+    monkeypatch.setattr(partitions, "_current_workers", lambda: [worker])
+    with get_task_stream(client) as stream:
+        compute_alone(two_chains())
+    assert [task["worker"] for task in stream.data if "no-sums" in str(task["key"])] == [worker, worker]
+
+
+def test_without_a_cluster_chains_begin_anywhere():
+    graph = dict(two_chains().__dask_graph__())
+    assert not any(map(WorkersOfChains(graph), graph))
 
 
 def test_a_sum_that_another_task_may_need_stays_as_it_was():
