@@ -54,7 +54,7 @@ def stored_expression(
     stored = {name: results.read("normalisation", name) for name in (*names, "gene_scaling")}
     kept = np.arange(cells.size) if chosen is None else chosen
     counts = counts.subset(genes=genes, cells=cells[kept])
-    in_chunks = long_chunks(counts.chunks, len(stored["covariates"]))
+    in_chunks = long_chunks(counts.chunks, 8 * len(stored["covariates"]))
     offset, covariates, cell_weight = (
         in_memory(stored[name][..., kept], in_chunks) for name in ("log_cpm_offset", "covariates", "cell_weight")
     )

@@ -13,7 +13,7 @@ import scipy.sparse
 import zarr
 from dask.sizeof import sizeof
 
-from normalisr_dask.graph.vectors import in_cell_chunks, in_memory, in_one_chunk, long_chunks
+from normalisr_dask.graph.vectors import CHUNK_BYTES, in_cell_chunks, in_memory, in_one_chunk, long_chunks
 
 
 @sizeof.register(scipy.sparse.sparray)
@@ -26,6 +26,8 @@ def _sparse_bytes(array: Any) -> int:
 BLOCK_BYTES = 32 << 20
 #: Size and cells of a block in memory of which little more is made than sums.
 LONG_BLOCK_BYTES, CELLS_PER_LONG_BLOCK = 2 * BLOCK_BYTES, 1 << 14
+#: Bytes of an entry of sparse rows: a number and a position.
+SPARSE_ENTRY_BYTES = 12
 #: Stored entries of a sparse block: some 100 MB with the temporaries of a task.
 BLOCK_ENTRIES = 1 << 21
 #: Bytes of a sparse block as dense float64, where a step asks for that.
@@ -188,8 +190,12 @@ def as_rows(values: Any, name: str, like: Any) -> da.Array:
         msg = f"expected {name} with {like.shape[1]} cells (columns), found {values.shape[1]}"
         raise ValueError(msg)
     if isinstance(values, np.ndarray):
-        return in_memory(values, long_chunks(like.chunks[1], len(values)))
-    rows = as_matrix(values, name, like.chunks[1])
+        return in_memory(values, long_chunks(like.chunks[1], 8 * len(values)))
+    cell_chunks = like.chunks[1]
+    if scipy.sparse.issparse(values):
+        bytes_a_cell = SPARSE_ENTRY_BYTES * math.ceil(values.nnz / max(1, values.shape[1]))
+        cell_chunks = long_chunks(cell_chunks, max(bytes_a_cell, CHUNK_BYTES // CELLS_PER_LONG_BLOCK))
+    rows = as_matrix(values, name, cell_chunks)
     return in_cell_chunks(rows, min(like.chunks[1], rows.chunks[1], key=len))
 
 

@@ -41,9 +41,9 @@ def in_one_chunk(values: NDArray[Any]) -> da.Array:
     return _with_source(da.from_array(values, chunks=-1), values)
 
 
-def long_chunks(cell_chunks: Sequence[int], n_rows: int) -> tuple[int, ...]:
-    """Put chunks of cells together, so that rows (float64) of a chunk take some megabytes: a few tasks, not many."""
-    largest = CHUNK_BYTES // (8 * max(1, n_rows))
+def long_chunks(cell_chunks: Sequence[int], bytes_a_cell: int) -> tuple[int, ...]:
+    """Put chunks of cells together, so that those of a chunk take some megabytes: a few tasks, not many."""
+    largest = CHUNK_BYTES // max(1, bytes_a_cell)
     together: list[int] = []
     for size in cell_chunks:
         if together and together[-1] + size <= largest:

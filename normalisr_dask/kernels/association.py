@@ -55,39 +55,56 @@ def residual_sums(block: Block, *, coefficients: Floats, mean: Floats, covariate
 
     Residuals are formed entry by entry and never as a difference of sums, so that offsets cost no digits.
     """
-    rows = dense_float(block)
-    sums = np.empty((len(rows), len(covariates) + 4))
-    _add_residuals(rows, coefficients, mean, covariates, sums)
+    sums = np.empty((block.shape[0], len(covariates) + 4))
+    if scipy.sparse.issparse(block):  # a row at a time: rows × cells would be large where rows are mostly zero
+        rows = scipy.sparse.csr_array(block, dtype=np.float64)
+        _add_sparse_residuals(rows.indptr, rows.indices, rows.data, coefficients, mean, covariates, sums)
+    else:
+        _add_residuals(dense_float(block), coefficients, mean, covariates, sums)
     return sums
+
+
+@njit(nogil=True, cache=True)
+def _add_residuals(rows, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
+    residual = np.empty(covariates.shape[1])
+    for row in range(rows.shape[0]):
+        _add_residuals_of_row(rows[row], coefficients[row], mean[row], covariates, residual, sums[row])
+
+
+@njit(nogil=True, cache=True)
+def _add_sparse_residuals(offsets, cells, entries, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
+    values, residual = np.zeros(covariates.shape[1]), np.empty(covariates.shape[1])
+    for row in range(offsets.size - 1):
+        for entry in range(offsets[row], offsets[row + 1]):
+            values[cells[entry]] += entries[entry]
+        _add_residuals_of_row(values, coefficients[row], mean[row], covariates, residual, sums[row])
+        for entry in range(offsets[row], offsets[row + 1]):
+            values[cells[entry]] = 0.0
 
 
 # Sums in any order: without that the compiler adds up a value at a time.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def _add_residuals(rows, coefficients, mean, covariates, sums):  # type: ignore[no-untyped-def]
-    residual = np.empty(rows.shape[1])
+def _add_residuals_of_row(values, coefficients, middle, covariates, residual, sums):  # type: ignore[no-untyped-def]
     n_covariates = covariates.shape[0]
-    for row in range(rows.shape[0]):
-        values = rows[row]
-        remove_covariates_of_row(values, coefficients[row], covariates, residual)
-        for covariate in range(n_covariates):
-            of_covariate = covariates[covariate]
-            product = 0.0
-            for cell in range(residual.size):
-                product += residual[cell] * of_covariate[cell]
-            sums[row, covariate] = product
-        left, deviation, about_mean, raw = 0.0, 0.0, 0.0, 0.0
-        middle = mean[row]
+    remove_covariates_of_row(values, coefficients, covariates, residual)
+    for covariate in range(n_covariates):
+        of_covariate = covariates[covariate]
+        product = 0.0
         for cell in range(residual.size):
-            value = values[cell]
-            from_mean = value - middle
-            left += residual[cell] * residual[cell]
-            deviation += from_mean
-            about_mean += from_mean * from_mean
-            raw += value * value
-        sums[row, n_covariates] = deviation
-        sums[row, n_covariates + 1] = left
-        sums[row, n_covariates + 2] = about_mean
-        sums[row, n_covariates + 3] = raw
+            product += residual[cell] * of_covariate[cell]
+        sums[covariate] = product
+    left, deviation, about_mean, raw = 0.0, 0.0, 0.0, 0.0
+    for cell in range(residual.size):
+        value = values[cell]
+        from_mean = value - middle
+        left += residual[cell] * residual[cell]
+        deviation += from_mean
+        about_mean += from_mean * from_mean
+        raw += value * value
+    sums[n_covariates] = deviation
+    sums[n_covariates + 1] = left
+    sums[n_covariates + 2] = about_mean
+    sums[n_covariates + 3] = raw
 
 
 def refined_fit(coefficients: Floats, sums: Floats, gram: Floats, *, n_cells: int, name: str) -> Floats:

@@ -5,6 +5,7 @@ largest value. Source: Trefethen, Approximation Theory and Approximation Practic
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,13 @@ def nodes(node_range: Floats) -> Floats:
     """Return as many nodes as node_range[2] says, between node_range[0] and node_range[1]."""
     low, width = _range(node_range)
     return np.asarray(low + width * (0.5 + 0.5 * np.cos(_angles(int(node_range[2])))))
+
+
+def growth_at_nodes(weights: Floats, node_range: Floats) -> Iterator[Floats]:
+    """Yield e^(τ L) of all cells (n,) with weights e^L, for one node τ after the other: all nodes would take room."""
+    log_weights = np.log(weights)
+    for node in nodes(node_range):
+        yield np.exp(node * log_weights)
 
 
 def interpolation_matrix(points: Floats, node_range: Floats) -> Floats:

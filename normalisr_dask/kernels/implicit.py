@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_float, scatter_entries
-from normalisr_dask.kernels.chebyshev import interpolation_matrix, nodes, with_all_nodes
+from normalisr_dask.kernels.chebyshev import growth_at_nodes, interpolation_matrix, with_all_nodes
 from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
 from normalisr_dask.kernels.linear_algebra import stacked_coefficients
@@ -218,11 +218,13 @@ def node_moments(
     scaling_range
         From :func:`chebyshev.check_range` (3,).
     """
-    basis = with_zero_residual(covariates, cell_offset, zero_fit)
-    first, second = covariate_pairs(len(basis))
-    growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
-    moments = np.column_stack([growth**2 @ (basis[first] * basis[second]).T, growth @ zero_log_cpm(cell_offset)])
-    return with_all_nodes(moments, len(growth), axis=0)
+    basis, of_zero = with_zero_residual(covariates, cell_offset, zero_fit), zero_log_cpm(cell_offset)
+    pairs = covariate_pairs(len(basis))
+    moments = [
+        [*((basis * growth**2) @ basis.T)[pairs], growth @ of_zero]
+        for growth in growth_at_nodes(weights, scaling_range)
+    ]
+    return with_all_nodes(np.array(moments), len(moments), axis=0)
 
 
 def node_products(
@@ -238,10 +240,9 @@ def node_products(
         As for :func:`node_moments`.
     """
     basis = with_zero_residual(covariates, cell_offset, zero_fit)
-    growth = np.exp(np.outer(nodes(scaling_range), np.log(weights)))
-    columns = (growth[:, None, :] * basis).reshape(len(growth) * len(basis), basis.shape[1])
-    products = np.asarray((rows if scipy.sparse.issparse(rows) else dense_float(rows)) @ columns.T)
-    return with_all_nodes(products, len(growth), axis=1)
+    values = rows if scipy.sparse.issparse(rows) else dense_float(rows)
+    products = [values @ (basis * growth).T for growth in growth_at_nodes(weights, scaling_range)]
+    return with_all_nodes(np.column_stack(products), len(products), axis=1)
 
 
 def entry_sums(

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, by_columns
-from normalisr_dask.kernels.chebyshev import N_NODES, interpolation_matrix, nodes, with_all_nodes
+from normalisr_dask.kernels.chebyshev import N_NODES, growth_at_nodes, interpolation_matrix, with_all_nodes
 from normalisr_dask.kernels.exclusive import Labels, group_of_cells
 from normalisr_dask.kernels.implicit import (
     cell_buffers,
@@ -117,12 +117,14 @@ def node_group_sums(
     basis = with_zero_residual(covariates, cell_offset, zero_fit)[:, chosen]
     tested = np.vstack([test_covariates[:, chosen], np.ones(chosen.size)])
     first_row, second_row = covariate_pairs(len(basis))
-    growths = np.exp(np.outer(nodes(scaling_range), np.log(weights[chosen])))
     once = (basis[:, None] * tested).reshape(len(basis) * len(tested), chosen.size)
     twice = basis[first_row] * basis[second_row]
-    with_tested = np.column_stack([by_group @ (once * growth).T for growth in growths])
-    of_pairs = np.column_stack([by_group @ (twice * growth**2).T for growth in growths])
-    return np.column_stack([with_all_nodes(sums, len(growths), axis=1) for sums in (with_tested, of_pairs)])
+    with_tested, of_pairs = [], []
+    for growth in growth_at_nodes(weights[chosen], scaling_range):
+        with_tested.append(by_group @ (once * growth).T)
+        of_pairs.append(by_group @ (twice * growth**2).T)
+    parts = (with_tested, of_pairs)
+    return np.column_stack([with_all_nodes(np.column_stack(part), len(part), axis=1) for part in parts])
 
 
 def complete_group_moments(

@@ -27,13 +27,33 @@ DENSE_FROM = 0.1
 TAKES_PART = 1e-6
 
 
-def residual_gram(blocks: list[Block], squares: Floats, fit: Floats, covariate_gram: Floats) -> Floats:
-    """Return S = X̃X̃ᵀ, (K, K), from all blocks of cells.
+def with_products(gram: Floats, block: Block) -> Floats:
+    """Return X Xᵀ, (K, K), of the cells before and those of a block.
 
     Parameters
     ----------
-    blocks
-        Groupings (K, n) of each block, sparse or dense.
+    gram
+        Of the cells before (K, K).
+    block
+        Groupings (K, n), sparse or dense.
+    """
+    if not scipy.sparse.issparse(block) or block.nnz >= DENSE_FROM * np.prod(block.shape):
+        rows = dense_float(block)
+        return gram + rows @ rows.T
+    rows = scipy.sparse.csr_array(block, dtype=np.float64)
+    products = scipy.sparse.coo_array(rows @ rows.T)
+    total = gram.copy()
+    total[products.coords] += products.data  # each pair is there once
+    return total
+
+
+def residual_gram(gram: Floats, squares: Floats, fit: Floats, covariate_gram: Floats) -> Floats:
+    """Return S = X̃X̃ᵀ, (K, K).
+
+    Parameters
+    ----------
+    gram
+        X Xᵀ of the groupings as they are (K, K).
     squares
         Sums of squares of the groupings, that of the residuals first, (K, 3).
     fit
@@ -41,19 +61,9 @@ def residual_gram(blocks: list[Block], squares: Floats, fit: Floats, covariate_g
     covariate_gram
         C Cᵀ (q, q).
     """
-    gram = -(fit @ covariate_gram) @ fit.T
-    for block in blocks:
-        gram += _product_with_itself(block)
-    np.fill_diagonal(gram, squares[:, 0])  # summed entry by entry, without cancellation
-    return gram
-
-
-def _product_with_itself(block: Block) -> Floats:
-    if not scipy.sparse.issparse(block) or block.nnz >= DENSE_FROM * np.prod(block.shape):
-        rows = dense_float(block)
-        return np.asarray(rows @ rows.T)
-    rows = scipy.sparse.csr_array(block, dtype=np.float64)
-    return np.asarray((rows @ rows.T).toarray())
+    residual = gram - (fit @ covariate_gram) @ fit.T
+    np.fill_diagonal(residual, squares[:, 0])  # summed entry by entry, without cancellation
+    return residual
 
 
 def estimable_inverse(gram: Floats, variance: Floats, *, tolerance: float) -> Floats:

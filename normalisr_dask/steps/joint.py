@@ -10,7 +10,7 @@ from normalisr_dask.steps.association import AssociationInputs, Moments
 from normalisr_dask.steps.expression import Residuals, remove_covariates
 
 #: Bytes of groupings × genes that one task makes.
-PRODUCT_BYTES = 32 << 20
+PRODUCT_BYTES = 8 << 20
 #: Groupings that one task tests when each needs principal components of its own.
 GROUPINGS_A_TASK = 16
 UNTESTABLE = "it has one value in all cells, or covariates and other groupings determine it"
@@ -106,22 +106,11 @@ def _joint_products(inputs: AssociationInputs) -> tuple[Residuals, da.Array, da.
     groupings, basis = inputs.groupings.rechunk({0: -1}), inputs.basis
     tested = remove_covariates(groupings, basis.rows, basis.gram, "dg")
     n_groupings, n_genes = groupings.shape[0], inputs.expression.shape[0]
-    gram = da.blockwise(
-        _gram_of_blocks,
-        ("groupings", "others"),
-        groupings,
-        ("groupings", "cells"),
-        tested.squares,
-        ("groupings", "squares"),
-        tested.fit,
-        ("groupings", "fit"),
-        basis.gram,
-        ("row", "column"),
-        new_axes={"others": n_groupings},
-        concatenate=False,
-        dtype=np.float64,
-        meta=np.empty((0, 0)),
-    )
+    square = (n_groupings, n_groupings)
+    gram = da.zeros(square, chunks=-1)
+    for block in range(groupings.numblocks[1]):  # one after the other: groupings × groupings can be large
+        gram = call_once(kernels.with_products, gram, groupings.blocks[:, block], shape=square)
+    gram = call_once(kernels.residual_gram, gram, tested.squares, tested.fit, basis.gram, shape=square)
     has_two_values = map_genes(association.varies, tested.squares, dtype=bool)
     variance = map_genes(association.residual_variance, tested.squares, n_cells=inputs.n_cells) * has_two_values
     in_blocks = inputs.groupings
@@ -129,8 +118,3 @@ def _joint_products(inputs: AssociationInputs) -> tuple[Residuals, da.Array, da.
     products = inputs.expression.products(in_blocks, fit_in_blocks, basis.rows, inputs.genes)
     genes_per_block = max(1, PRODUCT_BYTES // (8 * max(1, n_groupings)))
     return tested, gram, variance, products.rechunk((-1, min(genes_per_block, max(1, n_genes))))
-
-
-def _gram_of_blocks(blocks, squares, fit, covariate_gram):
-    """Unwrap what ``blockwise`` puts into lists, one a contracted axis."""
-    return kernels.residual_gram(blocks, squares[0], fit[0], covariate_gram[0][0])

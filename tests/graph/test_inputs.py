@@ -7,7 +7,15 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from layouts import DENSE_KINDS, SPARSE_KINDS, laid_out
 
-from normalisr_dask.graph.inputs import as_matrix, as_rows, as_vector, cells_per_block, is_sparse, sparse_if_few
+from normalisr_dask.graph.inputs import (
+    CELLS_PER_LONG_BLOCK,
+    as_matrix,
+    as_rows,
+    as_vector,
+    cells_per_block,
+    is_sparse,
+    sparse_if_few,
+)
 
 VALUES = np.random.default_rng(0).integers(0, 3, size=(6, 10))
 CHUNKS = ((2, 4), (3, 7))
@@ -55,11 +63,19 @@ def test_entries_stored_twice_are_summed_and_the_input_is_left_alone():
 def test_rows_take_the_chunks_of_cells_of_the_matrix_they_go_with():
     like = laid_out(VALUES, "dask", CHUNKS)
     for kind in DENSE_KINDS + SPARSE_KINDS:
-        in_one = kind == "numpy"  # of rows in memory, chunks are put together
+        in_one = kind in ("numpy", "scipy")  # of rows in memory, chunks are put together
         chunks = as_rows(laid_out(VALUES, kind, ((6,), (1, 9))), "rows", like).chunks
         assert chunks == ((6,), (10,) if in_one else (3, 7))
     with pytest.raises(ValueError, match=r"expected rows with 10 cells \(columns\), found 9"):
         as_rows(VALUES[:, 1:], "rows", like)
+
+
+def test_sparse_rows_in_memory_are_cut_into_few_chunks():
+    like = da.zeros((10, 100_000), chunks=(10, 1_000))
+    chunks = as_rows(scipy.sparse.csr_array((3, 100_000)), "rows", like).chunks[1]
+    assert len(chunks) == 7
+    assert max(chunks) <= CELLS_PER_LONG_BLOCK
+    assert all(size % 1_000 == 0 for size in chunks)
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], np.arange(3), da.arange(3, chunks=1)], ids=["list", "NumPy", "Dask"])

@@ -152,7 +152,7 @@ def test_chunks_of_what_lies_in_memory_are_cut_without_a_task():
 
 def test_long_chunks_hold_some_megabytes_of_rows_and_whole_blocks():
     sizes = (1000,) * 1000
-    chunks = long_chunks(sizes, 4)
+    chunks = long_chunks(sizes, 8 * 4)
     assert sum(chunks) == sum(sizes)
     assert all(size % 1000 == 0 for size in chunks)
     assert len(chunks) < 10

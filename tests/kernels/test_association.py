@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from normalisr_dask.kernels import association
+from normalisr_dask.kernels import association, joint
 from normalisr_dask.kernels.linear_algebra import coefficients
 
 
@@ -14,6 +15,30 @@ def squares_of(rows: np.ndarray, covariates: np.ndarray) -> np.ndarray:
     fit = coefficients(products[:, :-1], gram)
     sums = association.residual_sums(rows, coefficients=fit, mean=products[:, -1] / n_cells, covariates=covariates)
     return association.refined_fit(fit, sums, gram, n_cells=n_cells, name="dt")[:, -3:]
+
+
+def test_entries_given_twice_count_as_their_sum():
+    entries = (np.array([1.0, 2.0, 4.0]), np.array([0, 0, 3]), np.array([0, 2, 3]))
+    twice = scipy.sparse.csr_array(entries, shape=(2, 5))
+    given = {"coefficients": np.ones((2, 1)), "mean": np.zeros(2), "covariates": np.arange(5.0)[None]}
+    dense = np.array([[3.0, 0, 0, 0, 0], [0, 0, 0, 4, 0]])
+    np.testing.assert_allclose(association.residual_sums(twice, **given), association.residual_sums(dense, **given))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_products_of_groupings_are_those_of_all_blocks(share):
+    rows = np.random.default_rng(0).random((8, 300)) < share
+    rows = np.where(rows, 2.0, 0.0)
+    for blocks in (
+        [rows[:, :100], rows[:, 100:]],
+        [scipy.sparse.csc_array(part) for part in np.split(rows, 3, axis=1)],
+    ):
+        gram = np.zeros((8, 8))
+        for block in blocks:
+            before = gram.copy()
+            gram, old = joint.with_products(gram, block), gram
+            np.testing.assert_array_equal(old, before)
+        np.testing.assert_allclose(gram, rows @ rows.T)
 
 
 class TestVarianceThatIsLeft:
