@@ -33,6 +33,8 @@ SAMPLE_SECONDS = 0.01
 N_GENES, N_CELLS, N_GROUPINGS = 20_000, 30_000, 50
 CELLS_PER_BLOCK = 3_000
 N_WORKERS, WORKER_LIMIT = 2, 1_500 * MEGABYTE
+#: What a worker's peak may grow by while it is asked for it once more: a few pages, of which a new peak is made.
+AFTER_THE_RUN = MEGABYTE
 #: What the process that starts a run may take in it: libraries, vectors of cells, and what it reads of some groupings.
 CLIENT_GROWTH = 300 * MEGABYTE
 
@@ -92,7 +94,8 @@ def test_a_run_stays_within_its_plan_and_no_worker_spills_or_dies(large_store: P
         assert client.run(os.getpid) == processes  # a worker that died would be another process now
         assert set(client.run(times_spilled).values()) == {0}
         assert len(peaks) == N_WORKERS
-        assert 0 < max(peaks.values()) <= summary.peak_worker_bytes <= projected <= USABLE_SHARE * WORKER_LIMIT
+        assert 0 < max(peaks.values()) < summary.peak_worker_bytes + AFTER_THE_RUN
+        assert summary.peak_worker_bytes <= projected <= USABLE_SHARE * WORKER_LIMIT
         _assert_spilling_would_have_been_seen(client)
 
     assert (summary.cells_total, summary.genes_total) == (N_CELLS, N_GENES)
