@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from normalisr_dask.kernels.association import remove_covariates_of_row
 from normalisr_dask.kernels.blocks import Block, dense_float
 from normalisr_dask.kernels.implicit import deviations, zero_log_cpm
+from normalisr_dask.kernels.linear_algebra import times_transposed
 from normalisr_dask.kernels.p_values import pairwise_log10_p_value, pairwise_p_value
 from normalisr_dask.kernels.sparse_residuals import SparseResiduals, residual_factors, sparse_product
 
@@ -209,7 +210,7 @@ def add_product(total: Floats, left: Residuals, right: Residuals) -> None:
 
     A block and itself give a tile that is symmetric to the last bit.
     """
-    product = sparse_product(left, right) if isinstance(left, SparseResiduals) else left @ right.T
+    product = sparse_product(left, right) if isinstance(left, SparseResiduals) else times_transposed(left, right)
     _add_rounded(total, product)
 
 

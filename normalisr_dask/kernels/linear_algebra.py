@@ -1,5 +1,7 @@
 """Small dense linear algebra: pseudo-inverses of Gram matrices with their rank, for one matrix or a stack of them."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -46,7 +48,17 @@ def symmetric_pinv(
 
 def cross_product(rows: NDArray[np.float64], *, others: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return rows × othersᵀ of one chunk of cells: (r, cells) and (s, cells) to (r, s)."""
-    return np.asarray(rows @ others.T, dtype=np.float64)
+    return np.asarray(times_transposed(rows, others), dtype=np.float64)
+
+
+def times_transposed(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """Return left × rightᵀ, with bits that depend on nothing but the values.
+
+    NumPy lets another function of BLAS multiply an array with itself, and takes two arrays for one where they lie at
+    one place in memory. Equal ones do or do not, as messages bring them to a worker.
+    """
+    are_equal = left.shape == right.shape and np.array_equal(left[:, :1], right[:, :1]) and np.array_equal(left, right)
+    return np.asarray(left @ (left if are_equal else right).T)
 
 
 def coefficients(products: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:

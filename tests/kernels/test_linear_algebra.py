@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalisr_dask.kernels.linear_algebra import coefficients, cross_product, stacked_coefficients, symmetric_pinv
+from normalisr_dask.kernels.linear_algebra import (
+    coefficients,
+    cross_product,
+    stacked_coefficients,
+    symmetric_pinv,
+    times_transposed,
+)
 
 
 def gram(seed: int, size: int, rank: int) -> np.ndarray:
@@ -80,3 +86,14 @@ def test_stacked_coefficients_of_values_that_are_not_finite(value, place):
     matrix[place] = matrix[place[::-1]] = value
     with pytest.raises(ValueError, match="expected finite covariates, weights and scaling factors"):
         stacked_coefficients(np.ones((2, 2)), np.stack([np.eye(2), matrix]))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bits_of_a_product_do_not_tell_whether_equal_arrays_are_one_in_memory(dtype):
+    """BLAS has a function for an array times itself, whose last bits are its own."""
+    rows = np.random.default_rng(0).normal(size=(50, 1_000)).astype(dtype)
+    product = times_transposed(rows, rows)
+    np.testing.assert_array_equal(times_transposed(rows, rows.copy()), product)
+    np.testing.assert_array_equal(product, product.T)
+    np.testing.assert_array_equal(cross_product(rows, others=rows.copy()), cross_product(rows, others=rows))
+    np.testing.assert_allclose(times_transposed(rows, rows[:, ::-1]), rows @ rows[:, ::-1].T)
