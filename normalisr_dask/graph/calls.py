@@ -16,8 +16,8 @@ from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.vectors import (
     CellSlices,
-    aligned_in_memory,
     in_cell_chunks,
+    in_one_piece,
     source_of,
     task_arguments,
     whole_arguments,
@@ -274,7 +274,7 @@ def _call(
     **sums: Any,
 ) -> Any:
     """Make the block and call the kernel, with the sums to add to, if there are any; what a task runs."""
-    arrays = tuple(aligned_in_memory(array) for array in arrays)
+    arrays = tuple(in_one_piece(array) for array in arrays)
     blocks = read(*arrays[:n_source])
     return kernel(*blocks, **dict(zip(names, arrays[n_source:], strict=True)), **constants, **sums)
 

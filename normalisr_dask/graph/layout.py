@@ -38,6 +38,7 @@ from normalisr_dask.graph.calls import (
     no_block,
     tree_sum,
 )
+from normalisr_dask.graph.vectors import in_one_piece
 
 #: Chunks of vectors above which some are put together.
 MANY_CHUNKS = 32
@@ -302,4 +303,4 @@ def map_pairs(
 
 
 def _constant_call(*arrays: Any, kernel: Kernel, constants: Mapping[str, Any]) -> Any:
-    return kernel(*arrays, **constants)
+    return kernel(*map(in_one_piece, arrays), **constants)

@@ -18,7 +18,7 @@ from normalisr_dask.graph.calls import SPLIT_EVERY, Arrays
 from normalisr_dask.graph.inputs import columns_of
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.graph.tile_plan import Tile, TilePlan
-from normalisr_dask.graph.vectors import aligned_in_memory, in_cell_chunks, positions, task_arguments, whole_arguments
+from normalisr_dask.graph.vectors import in_cell_chunks, in_one_piece, positions, task_arguments, whole_arguments
 
 Kernel = Callable[..., Any]
 
@@ -212,7 +212,7 @@ class _GroupTask:
     def __call__(self, group_number: Any, range_number: Any, *arrays: Any) -> Any:
         """Read the range block by block and return the sums of all tiles, one after the other, (values, 1)."""
         n_source = len(arrays) - len(self.by_cell) - len(self.by_gene)
-        source, vectors = arrays[:n_source], [aligned_in_memory(array) for array in arrays[n_source:]]
+        source, vectors = arrays[:n_source], [in_one_piece(array) for array in arrays[n_source:]]
         cell_vectors = dict(zip(self.by_cell, vectors, strict=False))
         of_genes = dict(zip(self.by_gene, vectors[len(self.by_cell) :], strict=True))
         group = self.plan.groups[int(group_number[0])]
@@ -299,7 +299,7 @@ def _added(parts: Any, axis: Any, *, keepdims: bool = True) -> Any:
 
 
 def _multiplied(left: Any, right: Any, *, kernel: Kernel) -> Any:
-    return kernel(left, right)[..., None]
+    return kernel(in_one_piece(left), in_one_piece(right))[..., None]
 
 
 def _call(

@@ -115,12 +115,17 @@ def _with_source(array: da.Array, source: Source) -> da.Array:
     return array
 
 
-def aligned_in_memory(array: Any) -> Any:
-    """Return an array whose numbers lie where the processor wants them, as those from a message may not.
+def in_one_piece(array: Any) -> Any:
+    """Return an array as it would lie in memory had it come in a message: without gaps, and with aligned numbers.
 
-    NumPy adds up others in another order, so that the last bits would depend on the message.
+    NumPy and BLAS add up others in another order, so that the last bits would tell whether a worker has made an array,
+    of which it may have a view, or got it from another one.
     """
-    return np.require(array, requirements="A") if isinstance(array, np.ndarray) else array
+    if not isinstance(array, np.ndarray):
+        return array
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return np.ascontiguousarray(array)
+    return np.require(array, requirements="A")
 
 
 class CellSlices(ArrayBlockwiseDep):

@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.base import collections_to_expr
+from distributed.protocol import deserialize, serialize
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import EXPENSIVE, chunkings
@@ -16,10 +17,10 @@ from normalisr_dask.graph.passes import BlockReader, with_reader
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.graph.vectors import (
     CHUNK_BYTES,
-    aligned_in_memory,
     in_cell_chunks,
     in_memory,
     in_one_chunk,
+    in_one_piece,
     long_chunks,
     positions,
     with_ones,
@@ -161,12 +162,18 @@ def test_long_chunks_hold_some_megabytes_of_rows_and_whole_blocks():
     assert long_chunks((), 4) == ()
 
 
-def test_numbers_from_a_message_lie_where_others_do():
-    """NumPy adds up numbers that begin at odd addresses in another order: the last bits would follow the message."""
+def test_arrays_lie_in_memory_as_those_from_a_message():
+    """Numbers are added up in another order where they begin at odd addresses or lie in steps: bits would follow."""
     odd = np.frombuffer(b"x" + ROWS.tobytes(), dtype=np.uint8)[1:].view(np.float64)
     assert not odd.flags.aligned
-    even = aligned_in_memory(odd)
+    even = in_one_piece(odd)
     assert even.flags.aligned
     np.testing.assert_array_equal(even, ROWS.ravel())
-    assert aligned_in_memory(even) is even
-    assert aligned_in_memory("no array") == "no array"
+    assert in_one_piece(even) is even
+    assert in_one_piece("no array") == "no array"
+    for kept in (ROWS, ROWS.T, ROWS[0]):
+        assert in_one_piece(kept) is kept
+    for view in (ROWS[:, 1:], ROWS.T[1:], ROWS[:, 0]):
+        np.testing.assert_array_equal(in_one_piece(view), view)
+        sent = deserialize(*serialize(view))
+        assert in_one_piece(view).strides == in_one_piece(sent).strides
