@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from normalisr_dask.graph.vectors import in_memory, in_one_chunk
 from normalisr_dask.kernels.association import UntestableGroupingWarning
@@ -92,7 +93,9 @@ class GroupingTests:
         form = expression_of(self._stored.expression, "dt")
         lazy = prepare(form, self._stored.covariates).basis
         of_form = (form.scaling_range, form.zero_fit) if isinstance(form, NormalisedForm) else ()
-        found, (rows, *of_rows) = dask.compute(of_form, lazy)
+        # little work, most of it on vectors of cells, which no worker should hold
+        with threadpool_limits(1):  # as in workers, since the last bits follow the number of threads
+            found, (rows, *of_rows) = dask.compute(of_form, lazy, scheduler="synchronous")
         if isinstance(form, NormalisedForm):
             scaling_range, zero_fit = (in_one_chunk(values) for values in found)
             form = replace(form, scaling_range=scaling_range, zero_fit=zero_fit)

@@ -55,16 +55,15 @@ def store(
         Is told the share of chunks that stand.
     """
     targets = [arrays[name] for name in lazy]
-    sources = [source.rechunk(target.chunks) for source, target in zip(lazy.values(), targets, strict=True)]
     missing = [~stored_chunks(target) for target in targets]
     standing(1 - sum(mask.sum() for mask in missing) / max(1, sum(mask.size for mask in missing)))
-    n_rows = len(sources[0])
+    n_rows = targets[0].shape[0]
     for start in range(0, n_rows, rows_at_a_time or n_rows):
         rows = range(start, min(start + (rows_at_a_time or n_rows), n_rows))
         parts = [
             (part, for_tasks(target), region)
-            for source, target, mask in zip(sources, targets, missing, strict=True)
-            for part, region in _missing_parts(source, mask, rows)
+            for source, target, mask in zip(lazy.values(), targets, missing, strict=True)
+            for part, region in _missing_parts(source, target.chunks, mask, rows)
         ]
         if parts:
             of_sources, of_targets, regions = (list(column) for column in zip(*parts, strict=True))
@@ -136,15 +135,19 @@ def _on_graph(parts: Sequence[Any], graph: Any) -> list[Any]:
 
 
 def _missing_parts(
-    source: da.Array, missing: NDArray[np.bool_], rows: range
+    source: da.Array, chunks: tuple[int, ...], missing: NDArray[np.bool_], rows: range
 ) -> Iterator[tuple[da.Array, tuple[slice, ...]]]:
     """Yield the parts of some rows of an array that are missing, each with its place: all together, or each chunk."""
-    edges = [np.concatenate([[0], np.cumsum(chunks)]) for chunks in source.chunks]
+    in_chunks = source.rechunk(chunks)
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in in_chunks.chunks]
     first, last = np.searchsorted(edges[0], [rows.start, rows.stop])
     if missing[first:last].all():
-        yield source[rows.start : rows.stop], (slice(rows.start, rows.stop),)
+        holds_whole_chunks = all(
+            np.isin(np.cumsum(sizes), ends).all() for sizes, ends in zip(source.chunks, edges, strict=True)
+        )
+        yield (source if holds_whole_chunks else in_chunks)[rows.start : rows.stop], (slice(rows.start, rows.stop),)
         return
     for row, *others in np.argwhere(missing[first:last]).tolist():
         index = (first + row, *others)
         region = tuple(slice(int(edge[at]), int(edge[at + 1])) for edge, at in zip(edges, index, strict=True))
-        yield source.blocks[index], region
+        yield in_chunks.blocks[index], region

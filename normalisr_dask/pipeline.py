@@ -31,7 +31,7 @@ from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_
 from normalisr_dask.steps.log_cpm import lcpm
 from normalisr_dask.steps.normalisation import cell_weights, normcov, normvar
 from normalisr_dask.steps.quality_control import choose_by_counts, qc_outlier
-from normalisr_dask.storage.counts import Counts, open_counts
+from normalisr_dask.storage.counts import counts_of
 from normalisr_dask.storage.disk_space import disk_full_errors
 from normalisr_dask.storage.folder_lock import locked
 from normalisr_dask.storage.manifest import Manifest, is_new_output, nothing_left_of_bad_input
@@ -87,7 +87,9 @@ def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_
     """
     inputs = read_inputs(settings)
     check_gene_sets(settings, inputs.store.genes())
-    Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))  # refuses the folder of another run
+    Manifest.of_run(
+        settings.output, asdict(settings), fingerprints(settings, inputs.store)
+    )  # refuses the folder of another run
     return _plan(settings, inputs, memory_limit, workers, threads_per_worker)
 
 
@@ -181,13 +183,15 @@ class Run:
         limits = memory_limits(client)
         self.plan = _plan(settings, self.inputs, min(limits.values()), len(limits), threads)
         self.results = ResultStore(settings.output)
-        self.manifest = Manifest.of_run(settings.output, asdict(settings), fingerprints(settings))
+        self.counts = counts_of(self.inputs.store, self.plan.cells_per_block)
+        self.fingerprints = fingerprints(settings, self.inputs.store)
+        self.manifest = Manifest.of_run(settings.output, asdict(settings), self.fingerprints)
 
     def run(self, still_held: Callable[[], None]) -> RunSummary:
         """Run all stages, but not after the lock of the output was lost."""
         start, self.still_held = time.perf_counter(), still_held
         self.peaks = [(max(worker_peaks(self.client).values(), default=0), peak_bytes())]
-        self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), fingerprints(self.settings))
+        self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), self.fingerprints)
         self.manifest.record_warnings(self.warned)
         self.results.create()
         self._tell_plan()
@@ -206,7 +210,7 @@ class Run:
             self._stage("edges", self._edges)
         if self.settings.go is not None:
             levels = GeneSetLevels(
-                self.settings, self.results, self.manifest, self._counts(), self.plan, self.progress.stage_stands
+                self.settings, self.results, self.manifest, self.counts, self.plan, self.progress.stage_stands
             )
             for stage, work in levels.stages():
                 self._stage(stage, work)
@@ -257,24 +261,21 @@ class Run:
         self.planned = {stage.name: stage for stage in self.plan.of_genes(n_genes)}
         self.progress.run_planned(list(self.planned.values()), [name for name in self.planned if self._is_done(name)])
 
-    def _counts(self) -> Counts:
-        return open_counts(self.inputs.store.path, cells_per_block=self.plan.cells_per_block)
-
     # ---- quality control
 
     def _qc(self) -> dict[str, Any]:
-        counts = self._counts()
+        counts = self.counts
         gene_kept, cell_kept, by_gene, by_cell = choose_by_counts(counts.matrix, *self.settings.qc_bounds)
-        without_counts = counts.cells[cell_kept & (by_cell[0] == 0)]
+        cells, without_counts = counts.cells, np.flatnonzero(cell_kept & (by_cell[0] == 0))
         if without_counts.size:
             msg = (
-                f"{without_counts.size:,} cells have no counts, the first {without_counts[0]!r}, and so no log-CPM; "
-                "leave them out with --min-cell-reads 1 or more"
+                f"{without_counts.size:,} cells have no counts, the first {cells[without_counts[0]]!r}, and so no "
+                "log-CPM; leave them out with --min-cell-reads 1 or more"
             )
             raise ValueError(msg)
         self.results.write(
             "qc",
-            {"gene": counts.genes, "cell": counts.cells},
+            {"gene": counts.genes, "cell": cells},
             {
                 "gene_total": by_gene[:, 0],
                 "gene_cells": by_gene[:, 1],
@@ -291,7 +292,7 @@ class Run:
 
     def _normalisation(self) -> dict[str, Any]:
         gene_kept, cell_kept = self.results.read("qc", "gene_kept"), self.results.read("qc", "cell_kept")
-        counts = self._counts().subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
+        counts = self.counts.subset(genes=np.flatnonzero(gene_kept), cells=np.flatnonzero(cell_kept))
         offset = _implicit(log_cpm_form(lcpm(counts.matrix, nocov=True).lcpm)).cell_offset.compute()
         of_log_cpm, scaling = self._from_qc(gene_kept, cell_kept)
         names, values = self._varying_covariates(cell_kept, of_log_cpm)
@@ -309,7 +310,7 @@ class Run:
             "normalisation",
             {
                 "gene": counts.genes,
-                "cell": counts.cells,
+                "cell": qc_cells[kept],
                 "qc_cell": qc_cells,
                 "covariate": np.array([*names, CONSTANT]),
             },
@@ -418,18 +419,18 @@ class Run:
         return self.plan.groupings.blocks(self._n_genes_kept(), begun_with=begun_with)
 
     def _tests(self, screen: Screen, blocks: GroupingBlocks) -> GroupingTests:
-        return GroupingTests(self.settings, screen, self.results, self._counts(), blocks.per_block)
+        return GroupingTests(self.settings, screen, self.results, self.counts, blocks.per_block)
 
     def _n_genes_kept(self) -> int:
         return int(self.results.read("qc", "gene_kept").sum())
 
     def _coex(self) -> dict[str, Any]:
-        n_pairs = store_gene_pairs(self.results, self._counts(), self.plan, standing=self.progress.stage_stands)
+        n_pairs = store_gene_pairs(self.results, self.counts, self.plan, standing=self.progress.stage_stands)
         return {"note": f"{n_pairs:,} gene pairs"}
 
     def _edges(self) -> dict[str, Any]:
         qcut = self.settings.qcut
-        n_edges = store_network(self.results, self._counts(), self.plan, qcut, standing=self.progress.stage_stands)
+        n_edges = store_network(self.results, self.counts, self.plan, qcut, standing=self.progress.stage_stands)
         return {"note": f"{n_edges:,} edges at Q <= {qcut}", "edges": n_edges, "qcut": qcut}
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from dask.utils import format_bytes
 
 from normalisr_dask.graph.calls import SPLIT_EVERY, n_ranges
-from normalisr_dask.graph.inputs import BLOCK_ENTRIES
+from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_of_entries
 from normalisr_dask.graph.memory import (
     TaskPlan,
     check_fits,
@@ -22,7 +22,6 @@ from normalisr_dask.kernels.chebyshev import N_NODES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
 from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.storage.count_store import CountStore
-from normalisr_dask.storage.counts import default_cells_per_block
 from normalisr_dask.wording import counted
 
 #: Rounds of read quality control that real data need, more or less.
@@ -323,7 +322,7 @@ def _block_sizes(
     allowed, at_a_time = gene_pairs.task_bytes, gene_pairs.workers
     block_entries, groupings_per_block = BLOCK_ENTRIES, sums.groupings_per_block(at_a_time)
     while True:
-        cells_per_block = min(default_cells_per_block(store, block_entries), max(1, store.n_cells))
+        cells_per_block = cells_of_entries(store.n_cells, store.n_entries, block_entries)
         tasks = _largest_tasks(store, cells_per_block, groupings_per_block, sums)
         if coex is not None:
             tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)

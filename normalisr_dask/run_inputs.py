@@ -153,8 +153,8 @@ def check_enough_cells(covariates: NDArray[np.float64], names: list[str]) -> Non
         raise ValueError(msg)
 
 
-def fingerprints(settings: RunSettings) -> dict[str, Any]:
-    """Return by what a later run knows its inputs again."""
+def fingerprints(settings: RunSettings, store: CountStore) -> dict[str, Any]:
+    """Return by what a later run knows its inputs again: the store, which is open, and the files."""
     files = {
         "groupings": settings.groupings,
         "grouping names": settings.grouping_names,
@@ -165,7 +165,6 @@ def fingerprints(settings: RunSettings) -> dict[str, Any]:
         "covariates": settings.covariates,
     }
     prints = {name: fingerprint(path) for name, path in files.items() if path is not None}
-    store = open_count_store(settings.store)
     matrix = {
         name: getattr(store, name) for name in ("n_cells", "n_genes", "n_entries", "total_count", "largest_count")
     }

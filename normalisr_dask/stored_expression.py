@@ -1,5 +1,6 @@
 """Normalised expression of a run, lazy, from its count store and what the stage ``normalisation`` has stored."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import dask.array as da
@@ -10,7 +11,7 @@ from normalisr_dask.graph.vectors import in_memory, in_one_chunk, long_chunks
 from normalisr_dask.schema import stage_of_level
 from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, with_form
 from normalisr_dask.steps.normalisation import normalised_covariates
-from normalisr_dask.storage.counts import Counts
+from normalisr_dask.storage.counts import Counts, default_cells_per_block
 from normalisr_dask.storage.result_store import ResultStore
 
 
@@ -48,11 +49,12 @@ def stored_expression(
         since the sums of squares of its form are those of all cells.
     """
     genes = np.flatnonzero(results.read("qc", "gene_kept"))
-    positions = {name: position for position, name in enumerate(counts.cells)}
-    cells = np.array([positions[name] for name in results.read("normalisation", "cell")], dtype=np.int64)
+    cells = np.flatnonzero(results.read("qc", "cell_kept"))[results.read("normalisation", "weight_kept")]
     names = ("log_cpm_offset", "covariates", "cell_weight", "coefficients", "variance_factor", "sum_of_squares")
     stored = {name: results.read("normalisation", name) for name in (*names, "gene_scaling")}
     kept = np.arange(cells.size) if chosen is None else chosen
+    if chosen is not None:  # blocks become dense ones
+        counts = replace(counts, cells_per_block=min(counts.cells_per_block, default_cells_per_block(counts.store)))
     counts = counts.subset(genes=genes, cells=cells[kept])
     in_chunks = long_chunks(counts.chunks, 8 * len(stored["covariates"]))
     offset, covariates, cell_weight = (

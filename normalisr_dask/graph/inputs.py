@@ -39,11 +39,15 @@ def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
     return max(1, block_bytes // (8 * max(1, n_rows)))
 
 
-def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
-    """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
-    by_entries = block_entries * n_cells // max(1, n_entries)
-    by_bytes = cells_per_block(n_rows, SPARSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES)
-    return even_size(n_cells, max(1, min(by_entries, by_bytes)))
+def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int) -> int:
+    """Return how many cells make a block of about ``BLOCK_ENTRIES``, that also fits in memory as a dense one."""
+    by_bytes = cells_per_block(n_rows, SPARSE_BLOCK_BYTES)
+    return even_size(n_cells, min(by_bytes, cells_of_entries(n_cells, n_entries)))
+
+
+def cells_of_entries(n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
+    """Return how many cells make a block of about ``block_entries``, where nothing makes it a dense one."""
+    return even_size(n_cells, max(1, block_entries * n_cells // max(1, n_entries)))
 
 
 def even_size(n_cells: int, largest: int) -> int:

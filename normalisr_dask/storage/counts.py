@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_sparse_block
+from normalisr_dask.graph.inputs import cells_per_sparse_block
 from normalisr_dask.graph.passes import BlockReader, blocks_of
 from normalisr_dask.graph.vectors import in_memory, in_one_chunk
 from normalisr_dask.kernels.entries import choose_entries
@@ -152,7 +152,11 @@ def open_counts(path, *, cells_per_block: int | None = None) -> Counts:
     ValueError
         If it is no store of counts, half-written, or of another format version.
     """
-    store = open_count_store(path)
+    return counts_of(open_count_store(path), cells_per_block)
+
+
+def counts_of(store: CountStore, cells_per_block: int | None = None) -> Counts:
+    """Return the counts of a store that is open already."""
     return Counts(
         store,
         np.arange(store.n_genes, dtype=np.int64),
@@ -161,9 +165,9 @@ def open_counts(path, *, cells_per_block: int | None = None) -> Counts:
     )
 
 
-def default_cells_per_block(store: CountStore, block_entries: int = BLOCK_ENTRIES) -> int:
-    """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
-    return cells_per_sparse_block(store.n_genes, store.n_cells, store.n_entries, block_entries)
+def default_cells_per_block(store: CountStore) -> int:
+    """Return how many cells make a block that also fits in memory as a dense one."""
+    return cells_per_sparse_block(store.n_genes, store.n_cells, store.n_entries)
 
 
 def _read_block(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -256,7 +257,12 @@ def _write(path: Path, blocks: Iterator[pa.RecordBatch]) -> None:
     """Write a table, whole or not at all."""
     ahead = _one_ahead(blocks)
     first = next(ahead)
-    with whole_file(path) as draft, pq.ParquetWriter(draft, first.schema, compression="zstd") as writer:
+    repeating = [field.name for field in first.schema if not pa.types.is_floating(field.type)]
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "use_dictionary": repeating,
+    }  # looking for equal floats takes long
+    with whole_file(path) as draft, pq.ParquetWriter(draft, first.schema, **options) as writer:
         writer.write_batch(first)
         for block in ahead:
             writer.write_batch(block)
