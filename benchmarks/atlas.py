@@ -12,7 +12,7 @@ ingest       matrix.mtx.gz to a count store, beside `gzip -dc | wc -l` on the sa
 exclude      quality control, normalisation and 1,000 groupings, each against the cells that are in none (single=1)
 covariates   the same with the other groupings as covariates (single=4), and some five guides a cell
 workers      exclude at the largest number of cells with one worker, and with two
-coex         6,000 genes × 150,000 cells, beside the same product from NumPy's blocks in memory
+coex         6,000 genes × 37,500 and 150,000 cells, beside the same product from NumPy's blocks in memory
 """
 
 import argparse
@@ -38,7 +38,7 @@ from normalisr_dask.process_memory import peak_bytes, reset_peak
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 CELLS, N_GENES = (62_500, 250_000, 1_000_000), 20_000
-COEX_GENES, COEX_CELLS, COEX_BLOCK = 6_000, 150_000, 10_000
+COEX_GENES, COEX_CELLS, COEX_BLOCK = 6_000, (37_500, 150_000), 7_500
 LIMIT = 1_500_000_000
 SAMPLE_SECONDS = 0.05
 MEGABYTE = 1e6
@@ -128,16 +128,16 @@ def _run(folder: Path, store: Path, options: list[str], workers: int) -> dict[st
     return measured | {"stages": of_stages, "peak_worker_megabytes": peak / MEGABYTE, "workers": workers}
 
 
-def coex(folder: Path) -> dict[str, Any]:
-    """Co-expression from a store, beside NumPy's product of as many blocks, with as many threads."""
-    screen = generated(folder, COEX_CELLS, COEX_GENES)
+def coex(folder: Path, n_cells: int) -> dict[str, Any]:
+    """Co-expression from a store, beside NumPy's product of as many cells, with as many threads."""
+    screen = generated(folder, n_cells, COEX_GENES)
     ours = _run(folder, store_of(screen), ["--coex", "--coex-store", "all", *KEEP_ALL], workers=2)
     random = np.random.default_rng(0)
     block = random.normal(size=(COEX_GENES, COEX_BLOCK))
     product = np.zeros((COEX_GENES, COEX_GENES))
     with threadpoolctl.threadpool_limits(os.cpu_count() or 1):
         start = time.perf_counter()
-        for _ in range(0, COEX_CELLS, COEX_BLOCK):
+        for _ in range(0, n_cells, COEX_BLOCK):
             product += block @ block.T
         seconds = time.perf_counter() - start
     of_pairs = ours["stages"]["coex"]["seconds"]
@@ -149,12 +149,11 @@ def coex(folder: Path) -> dict[str, Any]:
 
 def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
     """Add how seconds and peaks grow from a number of cells to four times as many."""
-    for few, many in pairwise(cells):
-        if many != 4 * few:
-            continue
-        for part in ("ingest", "exclude", "covariates"):
+    of_parts = dict.fromkeys(("ingest", "exclude", "covariates"), cells) | {"coex": COEX_CELLS}
+    for part, numbers in of_parts.items():
+        for few, many in pairwise(numbers):
             of_few, of_many = (results.get(part, {}).get(str(number)) for number in (few, many))
-            if of_few and of_many:
+            if many == 4 * few and of_few and of_many:
                 peak = "peak_tree_megabytes" if part == "ingest" else "peak_worker_megabytes"
                 of_many["ratio_of_seconds"] = of_many["seconds"] / of_few["seconds"]
                 of_many["ratio_of_peaks"] = of_many[peak] / of_few[peak]
@@ -200,7 +199,8 @@ def main() -> None:
 def measure(part: str, folder: Path, cells: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a part measures, each with its label."""
     if part == "coex":
-        yield f"{COEX_GENES}x{COEX_CELLS}", coex(folder)
+        for n_cells in COEX_CELLS:
+            yield str(n_cells), coex(folder, n_cells)
     elif part == "workers":
         for workers in (1, 2):
             yield str(workers), run(folder, cells[-1], "exclude", workers=workers)

@@ -1,6 +1,7 @@
 """A file system of some MB fills up, room is made, and the same command goes on; real programs and a real mount."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from normalisr_dask.testing import result_digests, simulate_screen, write_cell_ranger_folder
+from normalisr_dask.testing import result_digests, simulate_counts, simulate_screen, write_cell_ranger_folder
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,28 @@ def test_a_run_fills_its_disk_and_goes_on_when_there_is_room(inputs: Path, disk:
     output = disk(ENOUGH) / "out"
     succeed(*arguments(output))
     assert result_digests(output) == result_digests(inputs / "whole")
+
+
+def test_gene_pairs_fill_200_MB_and_are_done_when_there_is_room(tmp_path: Path, disk: Callable[[str], Path]) -> None:
+    simulated = simulate_counts(4_000, 600, seed=1, median_depth=8_000)
+    write_cell_ranger_folder(tmp_path / "matrix", simulated.counts, simulated.gene_names, simulated.cell_names)
+    succeed("ingest", tmp_path / "matrix", tmp_path / "counts.zarr")
+
+    def arguments(output: Path) -> list[object]:
+        return [
+            *("run", tmp_path / "counts.zarr", "-o", output, "--coex", "--coex-store", "all", "--no-report"),
+            *("--min-gene-cells", 2, "--min-gene-cell-fraction", 0, "--min-cell-genes", 1, "--min-cell-reads", 1),
+            *("--workers", 2, "--memory-limit", "1GB", "--local-directory", tmp_path / "spilled"),
+        ]
+
+    succeed(*arguments(tmp_path / "whole"))
+    output = disk("200m") / "out"
+    line = fail_for_want_of_space(*arguments(output))
+    assert line.startswith(f"no space left on the disk of {output}; stages that are done stay; make room and run")
+    assert shutil.disk_usage(output).total == 200 << 20
+    disk("1g")
+    succeed(*arguments(output))
+    assert result_digests(output) == result_digests(tmp_path / "whole")
 
 
 def test_an_ingest_fills_its_disk_and_is_done_when_there_is_room(inputs: Path, disk: Callable[[str], Path]) -> None:
