@@ -123,9 +123,8 @@ def in_one_piece(array: Any) -> Any:
     """
     if not isinstance(array, np.ndarray):
         return array
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        return np.ascontiguousarray(array)
-    return np.require(array, requirements="A")
+    has_gaps = not (array.flags.c_contiguous or array.flags.f_contiguous)
+    return np.require(array, requirements="CA" if has_gaps else "A")
 
 
 class CellSlices(ArrayBlockwiseDep):
