@@ -94,7 +94,9 @@ def test_a_run_fills_its_disk_and_goes_on_when_there_is_room(inputs: Path, disk:
     assert result_digests(output) == result_digests(inputs / "whole")
 
 
-def test_gene_pairs_fill_200_MB_and_are_done_when_there_is_room(tmp_path: Path, disk: Callable[[str], Path]) -> None:
+def test_gene_pairs_fill_200_megabytes_and_go_on_when_there_is_room(
+    tmp_path: Path, disk: Callable[[str], Path]
+) -> None:
     simulated = simulate_counts(4_000, 600, seed=1, median_depth=8_000)
     write_cell_ranger_folder(tmp_path / "matrix", simulated.counts, simulated.gene_names, simulated.cell_names)
     succeed("ingest", tmp_path / "matrix", tmp_path / "counts.zarr")
