@@ -5,7 +5,7 @@
 Reads no data and computes nothing; the plans are those that `normalisr-dask run --coex` makes.
 """
 
-from normalisr_dask.graph.inputs import cells_of_entries
+from normalisr_dask.graph.inputs import cells_per_sparse_block
 from normalisr_dask.graph.memory import task_allowance
 from normalisr_dask.planning import GenePairPlanner, one_pass_bytes
 
@@ -41,7 +41,7 @@ def _row(n_cells: int, workers: int) -> tuple[str, ...]:
         workers=workers,
         task_bytes=task_allowance(MEMORY_LIMIT, 1),
     )
-    plan = planner.tiles(N_GENES, n_cells, cells_of_entries(n_cells, n_entries))
+    plan = planner.tiles(N_GENES, n_cells, cells_per_sparse_block(N_GENES, n_cells, n_entries))
     passes = len(plan.groups)
     gigabytes_read = passes * one_pass_bytes(n_entries, n_cells) / 1e9
     return (

@@ -5,7 +5,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,7 +85,7 @@ def calibrate(
         of_reference = tests.log10_p_of_reference()
         if of_reference is not None:
             lazy[CONTROL] = histogram(of_reference, log10=True)
-    histograms: dict[str, Histogram] = dict(zip(lazy, dask.compute(*lazy.values()), strict=True))
+    histograms: dict[str, Histogram] = dict(zip(lazy, compute_alone(*lazy.values()), strict=True))
     if permutations:
         seeds = np.random.SeedSequence(seed).spawn(permutations)
         histograms[PERMUTED] = _permuted(tests, rows, seeds, rows_at_a_time, folder, standing)

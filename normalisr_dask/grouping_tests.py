@@ -70,6 +70,8 @@ class GroupingTests:
         Of the whole store.
     groupings_per_block
         Groupings that a task tests together.
+    cells_per_dense_block
+        Cells of a block that a task makes dense: those of reference controls alone.
     """
 
     settings: RunSettings
@@ -77,6 +79,7 @@ class GroupingTests:
     results: ResultStore
     counts: Counts
     groupings_per_block: int
+    cells_per_dense_block: int
 
     @cached_property
     def _stored(self) -> StoredExpression:
@@ -163,7 +166,8 @@ class GroupingTests:
             chosen = np.flatnonzero(is_reference & (self._n_of_cells(self.screen.groupings.values) == 0))
             if chosen.size <= stored.covariates.shape[0] + 1:
                 return None
-            stored = stored_expression(self.results, self.counts, chosen=chosen)
+            in_dense_blocks = replace(self.counts, cells_per_block=self.cells_per_dense_block)
+            stored = stored_expression(self.results, in_dense_blocks, chosen=chosen)
         controls = scipy.sparse.csr_array(controls[:, stored.cells])
         n_cells = controls.astype(bool).sum(axis=1)
         rows = np.flatnonzero((n_cells >= max(1, self.settings.min_grouping_cells)) & (n_cells < stored.cells.size))

@@ -82,7 +82,9 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
         optimised = dask.optimize(*_with_layers_of_their_own(parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
     graph, _ = cull({key: task for part in optimised for key, task in dict(part.__dask_graph__()).items()}, keys)
-    with dask.annotate(workers=WorkersOfChains(graph), allow_other_workers=True):
+    chains = WorkersOfChains(graph)
+    told = {"workers": chains, "allow_other_workers": True} if chains.workers else {}
+    with dask.annotate(**told):
         computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
     return computed
 

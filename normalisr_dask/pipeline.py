@@ -107,7 +107,10 @@ def _plan(
         workers=workers,
         threads_per_worker=threads_per_worker,
     )
-    return with_calibration(planned, settings.permutations) if _calibrates(settings, inputs.screen) else planned
+    if not _calibrates(settings, inputs.screen):
+        return planned
+    of_reference = inputs.screen is not None and bool(inputs.screen.reference.names)
+    return with_calibration(planned, settings.permutations, of_reference=of_reference)
 
 
 def stage_titles(settings: RunSettings) -> dict[str, str]:
@@ -419,7 +422,8 @@ class Run:
         return self.plan.groupings.blocks(self._n_genes_kept(), begun_with=begun_with)
 
     def _tests(self, screen: Screen, blocks: GroupingBlocks) -> GroupingTests:
-        return GroupingTests(self.settings, screen, self.results, self.counts, blocks.per_block)
+        dense = self.plan.cells_per_dense_block
+        return GroupingTests(self.settings, screen, self.results, self.counts, blocks.per_block, dense)
 
     def _n_genes_kept(self) -> int:
         return int(self.results.read("qc", "gene_kept").sum())

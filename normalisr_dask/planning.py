@@ -7,7 +7,7 @@ from typing import Literal
 from dask.utils import format_bytes
 
 from normalisr_dask.graph.calls import SPLIT_EVERY, n_ranges
-from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_of_entries
+from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_block_of_run
 from normalisr_dask.graph.memory import (
     TaskPlan,
     check_fits,
@@ -24,6 +24,8 @@ from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.storage.count_store import CountStore
 from normalisr_dask.wording import counted
 
+#: Copies of a dense block that tests of reference controls hold.
+DENSE_COPIES = 4
 #: Rounds of read quality control that real data need, more or less.
 QC_ROUNDS = 4
 #: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
@@ -98,6 +100,13 @@ class RunPlan:
     def tiles(self, n_genes: int, n_cells: int) -> TilePlan:
         """Return how the tests of the gene pairs of so many genes and cells are shared out."""
         return self.gene_pairs.tiles(n_genes, n_cells, self.cells_per_block)
+
+    @property
+    def cells_per_dense_block(self) -> int:
+        """Cells of a block that a task makes dense, of which it holds some copies."""
+        bytes_of_cell = dense_block_bytes(self.groupings.sums.n_genes, 1, DENSE_COPIES)
+        allowed = task_allowance(self.memory_limit, self.threads_per_worker)
+        return max(1, min(self.cells_per_block, allowed // max(1, bytes_of_cell)))
 
     def rows_of_edges(self, n_genes: int) -> int:
         """Return of how many of so many genes a task looks for edges among stored P-values."""
@@ -272,13 +281,15 @@ def plan_run(
     )
 
 
-def with_calibration(plan: RunPlan, permutations: int) -> RunPlan:
-    """Return the plan with the stage ``calibration`` after ``de``: the tests once more for every permutation."""
+def with_calibration(plan: RunPlan, permutations: int, *, of_reference: bool) -> RunPlan:
+    """Return the plan with ``calibration`` after ``de``: permuted tests, or those of reference controls alone."""
     (of_de,) = (stage for stage in plan.stages if stage.name == "de")
     times = max(1, permutations)
+    dense = dense_block_bytes(plan.groupings.sums.n_genes, plan.cells_per_dense_block, DENSE_COPIES)
     calibration = replace(
         of_de,
         name="calibration",
+        peak_task_bytes=max(of_de.peak_task_bytes, dense * of_reference),
         tasks=times * of_de.tasks,
         bytes_read=times * of_de.bytes_read,
         bytes_written=0,
@@ -322,7 +333,7 @@ def _block_sizes(
     allowed, at_a_time = gene_pairs.task_bytes, gene_pairs.workers
     block_entries, groupings_per_block = BLOCK_ENTRIES, sums.groupings_per_block(at_a_time)
     while True:
-        cells_per_block = cells_of_entries(store.n_cells, store.n_entries, block_entries)
+        cells_per_block = cells_per_block_of_run(store.n_genes, store.n_cells, store.n_entries, block_entries)
         tasks = _largest_tasks(store, cells_per_block, groupings_per_block, sums)
         if coex is not None:
             tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)

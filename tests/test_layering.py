@@ -50,7 +50,7 @@ LAYOUT: dict[str, set[str]] = {
     "guides": {"steps", "storage"},
     "pseudobulk": {"graph", "kernels", "steps", "storage", "validation"},
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
-    "stored_expression": {"graph", "schema", "steps", "storage"},
+    "stored_expression": {"graph", "kernels", "schema", "steps", "storage"},
     "grouping_tests": {"graph", "kernels", "results", "screen", "settings", "steps", "storage", "stored_expression"},
     "partitions": {"graph", "planning", "storage"},
     "gene_pairs": {"partitions", "planning", "schema", "steps", "storage", "stored_expression"},

@@ -103,6 +103,23 @@ def test_a_run_stays_within_its_plan_and_no_worker_spills_or_dies(large_store: P
     assert len(summary.groupings) == N_GROUPINGS
 
 
+def test_reference_controls_stay_within_their_plan(large_store: Path, tmp_path: Path) -> None:
+    """Tests of these alone, in their own cells, are the only ones of a run that make blocks dense."""
+    controls = tuple(f"guide{number:02d}" for number in range(25))
+    tested = {"groupby": "guide", "control": controls, "control_use": "reference", "other_groupings": "exclude"}
+    settings = RunSettings(str(large_store), str(tmp_path / "out"), **tested)
+    limit = 1_000 * MEGABYTE
+    planned = plan(settings, memory_limit=limit, workers=N_WORKERS, threads_per_worker=1)
+    cluster = ClusterSettings(workers=N_WORKERS, memory_limit=limit, local_directory=str(tmp_path / "spilled"))
+    with connect(cluster) as client:
+        run(settings, client)
+        assert set(client.run(times_spilled).values()) == {0}
+    done = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["calibration"]
+    (calibration,) = (stage for stage in planned.stages if stage.name == "calibration")
+    assert 0 < done["peak_worker_bytes"] <= PROCESS_BYTES + calibration.peak_task_bytes <= USABLE_SHARE * limit
+    assert "control" in done["note"]
+
+
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Counts of few genes and many guides, so that sums of pairs and of groupings are what takes memory."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normalisr_dask.graph.vectors import in_memory
-from normalisr_dask.partitions import compute_alone, store
+from normalisr_dask.partitions import _missing_parts, compute_alone, store
 from normalisr_dask.storage.result_store import ResultStore, stored_chunks
 
 GENES = np.array([f"gene{number}" for number in range(10)], dtype=object)
@@ -127,3 +127,29 @@ def test_the_layers_of_a_whole_keep_no_tasks_of_its_parts():
     made = [layer for layer in lazy.__dask_graph__().layers.values() if "add" in str(layer)]
     assert made
     assert not any(layer.is_materialized() for layer in made)
+
+
+@pytest.mark.parametrize("sizes", [(150, 130), (100, 100, 80), (200, 80), (280,), (140, 140), (40,) * 7])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_sources_in_chunks_of_any_size_fill_their_targets(
+    results: ResultStore, sizes: tuple[int, ...], *, interrupted: bool
+) -> None:
+    """Tasks side by side write a chunk each, or several, but never parts of one: these would be lost."""
+    values = np.random.default_rng(0).random((280, 280))
+    names = np.array([f"gene{number}" for number in range(280)], dtype=object)
+    coordinates = {"gene": names, "gene_2": names}
+    target = results.begin("coex", coordinates, {"gene": 100, "gene_2": 100}, made_with={"side": 100})["pvalue"]
+    if interrupted:
+        target[:100, :100] = values[:100, :100]
+    with dask.config.set(scheduler="threads", num_workers=8):
+        store({"pvalue": target}, {"pvalue": da.from_array(values, chunks=(sizes, sizes))})
+    np.testing.assert_array_equal(target[...], values)
+
+
+def test_chunks_of_a_source_that_cover_chunks_of_the_target_are_not_cut(results: ResultStore) -> None:
+    arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+    target = arrays["pvalue"]
+    for sizes, cut in (((8, 2), (8, 2)), ((10,), (10,)), ((7, 3), (4, 4, 2))):
+        source = da.from_array(VALUES, chunks=(sizes, 10))
+        ((part, _),) = _missing_parts(source, target.chunks, ~stored_chunks(target), range(10))
+        assert part.chunks[0] == cut

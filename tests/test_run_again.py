@@ -75,7 +75,7 @@ def test_permutations_stand_whatever_groupings_are_tested_together(
     run(settings, client)
     screen = read_inputs(settings).screen
     assert screen is not None
-    tests = GroupingTests(settings, screen, ResultStore(settings.output), open_counts(settings.store), 2)
+    tests = GroupingTests(settings, screen, ResultStore(settings.output), open_counts(settings.store), 2, 10)
     folder = tmp_path / "permutations"
     folder.mkdir()
 

@@ -30,6 +30,8 @@ LONG_BLOCK_BYTES, CELLS_PER_LONG_BLOCK = 2 * BLOCK_BYTES, 1 << 14
 SPARSE_ENTRY_BYTES = 12
 #: Stored entries of a sparse block: some 100 MB with the temporaries of a task.
 BLOCK_ENTRIES = 1 << 21
+#: Blocks of so many entries that are few for a run.
+FEW_BLOCKS = 4
 #: Bytes of a sparse block as dense float64, where a step asks for that.
 SPARSE_BLOCK_BYTES = 128 << 20
 
@@ -39,15 +41,25 @@ def cells_per_block(n_rows: int, block_bytes: int = BLOCK_BYTES) -> int:
     return max(1, block_bytes // (8 * max(1, n_rows)))
 
 
-def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int) -> int:
-    """Return how many cells make a block of about ``BLOCK_ENTRIES``, that also fits in memory as a dense one."""
-    by_bytes = cells_per_block(n_rows, SPARSE_BLOCK_BYTES)
-    return even_size(n_cells, min(by_bytes, cells_of_entries(n_cells, n_entries)))
+def cells_per_sparse_block(n_rows: int, n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
+    """Return how many cells make a block of about ``block_entries``, that also fits in memory as a dense one."""
+    by_bytes = cells_per_block(n_rows, SPARSE_BLOCK_BYTES * block_entries // BLOCK_ENTRIES)
+    return even_size(n_cells, min(by_bytes, _cells_of_entries(n_cells, n_entries, block_entries)))
 
 
-def cells_of_entries(n_cells: int, n_entries: int, block_entries: int = BLOCK_ENTRIES) -> int:
-    """Return how many cells make a block of about ``block_entries``, where nothing makes it a dense one."""
-    return even_size(n_cells, max(1, block_entries * n_cells // max(1, n_entries)))
+def cells_per_block_of_run(n_rows: int, n_cells: int, n_entries: int, block_entries: int) -> int:
+    """Return how many cells a task of a run reads: as for any sparse block, but of few blocks as many as can be.
+
+    A run makes no block dense. But larger blocks leave less room for sums, so that tests go through the counts more
+    often, and that takes longer than the tasks that are saved, unless all of it takes little.
+    """
+    if n_entries <= FEW_BLOCKS * block_entries:
+        return even_size(n_cells, _cells_of_entries(n_cells, n_entries, block_entries))
+    return cells_per_sparse_block(n_rows, n_cells, n_entries, block_entries)
+
+
+def _cells_of_entries(n_cells: int, n_entries: int, block_entries: int) -> int:
+    return max(1, block_entries * n_cells // max(1, n_entries))
 
 
 def even_size(n_cells: int, largest: int) -> int:

@@ -124,7 +124,7 @@ def in_one_piece(array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return array
     has_gaps = not (array.flags.c_contiguous or array.flags.f_contiguous)
-    return np.require(array, requirements="CA" if has_gaps else "A")
+    return np.require(array, requirements=["C", "A"] if has_gaps else "A")
 
 
 class CellSlices(ArrayBlockwiseDep):

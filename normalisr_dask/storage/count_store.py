@@ -76,8 +76,7 @@ class CountStore:
 
     def row_offsets(self) -> np.ndarray:
         """Where each cell's entries begin, int64, length n_cells + 1."""
-        matrix = _member(self.path, _open_group(self.path), "X")
-        return _read_offsets(self.path, matrix, slice(None))
+        return _read_offsets(self.path, _member(self.path, _open_group(self.path), "X"), slice(None))
 
     def _names(self, table: str) -> np.ndarray:
         """Index of a stored table, as an array of str objects."""
@@ -120,8 +119,7 @@ def open_count_store(path: str | Path) -> CountStore:
     other, the stored values are read once, a few million at a time, to check them and to find their sum and maximum.
     """
     root = _open_group(path)
-    ours = METADATA_KEY in root.attrs
-    metadata = root.attrs.get(METADATA_KEY)
+    ours, metadata = METADATA_KEY in root.attrs, root.attrs.get(METADATA_KEY)
     if ours:
         _check_metadata(path, metadata)
     _check_layout(path, root)
@@ -183,6 +181,8 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
         raise damaged(path, f"the row offsets of cells {start} to {stop} are not those of its entries")
     entries = slice(int(offsets[0]), int(offsets[-1]))
     indices = _read_values(path, stored.genes, entries)
+    if indices.max(initial=0) >= n_genes or indices.min(initial=0) < 0:
+        raise damaged(path, f"cells {start} to {stop} have counts of genes beyond the {n_genes} that there are")
     counts = as_counts(_read_values(path, stored.counts, entries), path=path)
     if not stored.is_canonical or counts.size > np.iinfo(indices.dtype).max:
         block = sparse.csr_array((counts, indices, offsets - offsets[0]), shape=(stop - start, n_genes))

@@ -78,7 +78,7 @@ class Counts:
         Every pass of a step reads its blocks anew and keeps none, so that what is read need not fit in memory.
         """
         meta = scipy.sparse.csc_array((0, 0), dtype=self.store.dtype)
-        return blocks_of(self._reader, self.shape[0], meta, "read-counts")
+        return blocks_of(self.reader, self.shape[0], meta, "read-counts")
 
     def __repr__(self) -> str:
         return as_text(*self._shown)
@@ -104,7 +104,8 @@ class Counts:
         return f"Counts, {n_genes:,} genes × {n_cells:,} cells", rows
 
     @property
-    def _reader(self) -> BlockReader:
+    def reader(self) -> BlockReader:
+        """How tasks read their blocks."""
         all_genes = self.shape[0] == self.store.n_genes
         genes = self.gene_positions[:0] if all_genes else self.gene_positions
         return BlockReader(
@@ -115,7 +116,7 @@ class Counts:
 
     def blocks(self) -> Iterator[scipy.sparse.csc_array]:
         """Read the counts a block of cells at a time, genes × cells."""
-        reader, genes = self._reader, self.gene_positions
+        reader, genes = self.reader, self.gene_positions
         for cells in np.split(self.cell_positions, np.cumsum(self.chunks)[:-1]):
             yield reader.read(cells, genes)
 

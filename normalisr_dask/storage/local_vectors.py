@@ -175,4 +175,8 @@ def _read(file: BinaryIO, offset: int, n_bytes: int) -> bytes:
         msg = f"expected {n_bytes} bytes at {offset}, found {size} bytes in all: it was cut off"
         raise ValueError(msg)
     file.seek(offset)
-    return file.read(n_bytes)
+    parts = []
+    while n_bytes and (part := file.read(n_bytes)):  # network file systems may give less than was asked for
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)

@@ -19,7 +19,7 @@ from normalisr_dask.storage.result_store import ResultStore
 
 DE_TABLE, EDGE_TABLE = "de.parquet", "coex_edges.parquet"
 #: float64 values of one array that are held at a time.
-BLOCK_VALUES = 4 << 20
+BLOCK_VALUES = 1 << 20
 #: Edges before genes have their names: positions.
 EDGE_SCHEMA = pa.schema(
     [
@@ -64,7 +64,7 @@ def write_de_table(
     Notes
     -----
     Columns: grouping, target (where known), gene (all dictionary-encoded), n_cells, gamma, se, pvalue, log10_pvalue,
-    qvalue (within the grouping), qvalue_all (over all rows). Memory: a few million rows.
+    qvalue (within the grouping), qvalue_all (over all rows). Memory: three blocks of a million rows.
     """
     n_cells = np.asarray(stored["n_cells"][:])
     target_names, target_of = np.unique(np.array(targets or (), dtype=object), return_inverse=True)

@@ -323,3 +323,14 @@ def test_counts_of_a_local_store_are_read_without_zarr(tmp_path, monkeypatch):
     found = read_cells(path, 0, N_CELLS)
     assert found.has_canonical_format
     assert (found != expected).nnz == 0
+
+
+@pytest.mark.parametrize("gene", [N_GENES, 10**6])
+def test_genes_that_are_not_there_are_named(tmp_path, gene):
+    path = tmp_path / "s.zarr"
+    write(path, simulate())
+    zarr.open_group(path)["X/indices"][0] = gene
+    with pytest.raises(
+        ValueError, match=rf"s\.zarr is damaged .*: cells 0 to 4 have counts of genes beyond the {N_GENES} "
+    ):
+        read_cells(path, 0, 4)
