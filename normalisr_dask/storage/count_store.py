@@ -181,7 +181,7 @@ def read_cells(path: str | Path, start: int, stop: int) -> sparse.csr_array:
         raise damaged(path, f"the row offsets of cells {start} to {stop} are not those of its entries")
     entries = slice(int(offsets[0]), int(offsets[-1]))
     indices = _read_values(path, stored.genes, entries)
-    if indices.max(initial=0) >= n_genes or indices.min(initial=0) < 0:
+    if indices.size and not 0 <= indices.min() <= indices.max() < n_genes:
         raise damaged(path, f"cells {start} to {stop} have counts of genes beyond the {n_genes} that there are")
     counts = as_counts(_read_values(path, stored.counts, entries), path=path)
     if not stored.is_canonical or counts.size > np.iinfo(indices.dtype).max:
