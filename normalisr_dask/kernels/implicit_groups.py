@@ -8,6 +8,8 @@ Letters of the shapes: G genes, q covariates of the normalisation, r those of th
 J groups of cells.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import scipy.sparse
 from numba import njit
@@ -28,6 +30,8 @@ from normalisr_dask.kernels.normalisation import covariate_pairs
 Floats = NDArray[np.float64]
 #: Genes whose products with the nodes are formed together, which bounds the memory of a task.
 GENES_AT_A_TIME = 2048
+#: Bytes of the products of covariates of cells that are taken together.
+PRODUCT_BYTES = 16 << 20
 
 
 def entry_group_sums(
@@ -110,17 +114,32 @@ def node_group_sums(
     Flat, (J, m (q + 1)(r + 1) + m pairs).
     """
     groups = group_of_cells(labels, first=first, n_groups=n_groups)
+    basis = with_zero_residual(covariates, cell_offset, zero_fit)
+    tested = np.vstack([test_covariates, np.ones(groups.size)])
+    bytes_of_cell = basis.itemsize * len(basis) * (len(tested) + len(basis))
+    at_a_time = max(1, PRODUCT_BYTES // bytes_of_cell)
     chosen = np.flatnonzero(groups >= 0)
+    total = None
+    for cells in np.split(chosen, range(at_a_time, chosen.size, at_a_time)):  # products of all cells would take room
+        part = _node_sums_of_groups(
+            groups[cells], n_groups, basis[:, cells], tested[:, cells], growth_at_nodes(weights[cells], scaling_range)
+        )
+        total = part if total is None else total + part
+    return np.asarray(total)
+
+
+def _node_sums_of_groups(
+    groups: NDArray[np.int64], n_groups: int, basis: Floats, tested: Floats, growths: Iterable[Floats]
+) -> Floats:
+    """Return what :func:`node_group_sums` does, of cells that are all in groups, from their growth at every node."""
     by_group = scipy.sparse.csr_array(
-        (np.ones(chosen.size), (groups[chosen], np.arange(chosen.size))), shape=(n_groups, chosen.size)
+        (np.ones(groups.size), (groups, np.arange(groups.size))), shape=(n_groups, groups.size)
     )
-    basis = with_zero_residual(covariates, cell_offset, zero_fit)[:, chosen]
-    tested = np.vstack([test_covariates[:, chosen], np.ones(chosen.size)])
     first_row, second_row = covariate_pairs(len(basis))
-    once = (basis[:, None] * tested).reshape(len(basis) * len(tested), chosen.size)
+    once = (basis[:, None] * tested).reshape(len(basis) * len(tested), groups.size)
     twice = basis[first_row] * basis[second_row]
     with_tested, of_pairs = [], []
-    for growth in growth_at_nodes(weights[chosen], scaling_range):
+    for growth in growths:
         with_tested.append(by_group @ (once * growth).T)
         of_pairs.append(by_group @ (twice * growth**2).T)
     parts = (with_tested, of_pairs)
