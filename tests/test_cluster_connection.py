@@ -1,6 +1,5 @@
 """Schedulers of their own process that are found by address and by file, and what else answers there."""
 
-import gc
 import json
 import operator
 import socket
@@ -184,12 +183,9 @@ class TestEncryption:
         ):
             pass
 
-    # Dask leaves the socket of a failed handshake to the collector
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_one_that_is_only_called_encrypted_is_refused(self, files, tmp_path):
         path = tmp_path / "scheduler.json"
         with running(*scheduler_command(path)):
             address = address_in_file(path, 60).replace("tcp://", "tls://")
             message = f"no Dask scheduler answers at {address}: .* or it wants other encryption or certificates"
             assert_refused(address, message, seconds=5, **files.settings())
-            gc.collect()
