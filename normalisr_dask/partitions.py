@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from normalisr_dask.graph.calls import NO_SUMS
 from normalisr_dask.planning import RunPlan
+from normalisr_dask.process_memory import release_freed
 from normalisr_dask.storage.locations import for_tasks
 from normalisr_dask.storage.result_store import stored_chunks
 
@@ -86,6 +87,7 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     told = {"workers": chains, "allow_other_workers": True} if chains.workers else {}
     with dask.annotate(**told):
         computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
+    release_freed()
     return computed
 
 

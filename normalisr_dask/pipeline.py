@@ -21,7 +21,7 @@ from normalisr_dask.kernels.multiple_testing import benjamini_hochberg
 from normalisr_dask.kernels.scaling import scale_between
 from normalisr_dask.partitions import made_with, store
 from normalisr_dask.planning import RunPlan, plan_run, with_calibration
-from normalisr_dask.process_memory import peak_bytes
+from normalisr_dask.process_memory import peak_bytes, release_freed
 from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
 from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
@@ -253,6 +253,7 @@ class Run:
         self.peaks.append((use["peak_worker_bytes"], use["peak_client_bytes"]))
         seconds = use.pop("seconds")
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"], use=use)
+        release_freed()
 
     def _is_done(self, name: str) -> bool:
         return self.manifest.is_done(name) and self.results.has(name)

@@ -11,6 +11,7 @@ from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_block_of_run
 from normalisr_dask.graph.memory import (
     TaskPlan,
     check_fits,
+    command_bytes,
     dense_block_bytes,
     sparse_block_bytes,
     sufficient_limit,
@@ -107,6 +108,12 @@ class RunPlan:
         bytes_of_cell = dense_block_bytes(self.groupings.sums.n_genes, 1, DENSE_COPIES)
         allowed = task_allowance(self.memory_limit, self.threads_per_worker)
         return max(1, min(self.cells_per_block, allowed // max(1, bytes_of_cell)))
+
+    @property
+    def command_bytes(self) -> int:
+        """Projected peak memory of the command itself, for which there is no limit."""
+        sums, tasks = self.groupings.sums, max(stage.tasks for stage in self.stages)
+        return command_bytes(self.gene_pairs.n_cells, sums.n_genes * sums.n_groupings, tasks)
 
     def rows_of_edges(self, n_genes: int) -> int:
         """Return of how many of so many genes a task looks for edges among stored P-values."""
@@ -270,15 +277,8 @@ def plan_run(
         StagePlan(name, n_tasks[name], *n_bytes[name], task.n_bytes, seconds[name], notes[name])
         for name, task in sizes.tasks.items()
     )
-    return RunPlan(
-        _of_all_levels(stages, go_levels or 0),
-        memory_limit,
-        workers,
-        threads_per_worker,
-        cells_per_block,
-        groupings,
-        gene_pairs,
-    )
+    stages = _of_all_levels(stages, go_levels or 0)
+    return RunPlan(stages, memory_limit, workers, threads_per_worker, cells_per_block, groupings, gene_pairs)
 
 
 def with_calibration(plan: RunPlan, permutations: int, *, of_reference: bool) -> RunPlan:
@@ -351,10 +351,7 @@ def _block_sizes(
 
 
 def _largest_tasks(
-    store: CountStore,
-    cells_per_block: int,
-    groupings_per_block: int,
-    sums: GroupingSums,
+    store: CountStore, cells_per_block: int, groupings_per_block: int, sums: GroupingSums
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
     n_genes, n_covariates = store.n_genes, sums.n_covariates

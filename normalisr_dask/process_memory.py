@@ -1,5 +1,6 @@
 """How much memory a process has held and how much it has read, and amounts of memory as people write them."""
 
+import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
+
+_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def peak_bytes() -> int:
@@ -43,6 +46,16 @@ def take_use() -> tuple[int, int]:
     use = peak_bytes(), bytes_read()
     reset_peak()
     return use
+
+
+def release_freed() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it for itself, as that of Linux does.
+
+    Small arrays that many tasks had of their own leave pages behind that are nearly empty, and a long run more and more.
+    """
+    trim = getattr(_C_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def parse_memory(text: str) -> int:

@@ -52,7 +52,7 @@ LAYOUT: dict[str, set[str]] = {
     "run_inputs": {"schema", "screen", "settings", "storage", "validation"},
     "stored_expression": {"graph", "kernels", "schema", "steps", "storage"},
     "grouping_tests": {"graph", "kernels", "results", "screen", "settings", "steps", "storage", "stored_expression"},
-    "partitions": {"graph", "planning", "storage"},
+    "partitions": {"graph", "planning", "process_memory", "storage"},
     "gene_pairs": {"partitions", "planning", "schema", "steps", "storage", "stored_expression"},
     "gene_set_levels": {
         *("gene_pairs", "ontology", "partitions", "planning", "results", "schema", "settings", "steps", "storage"),

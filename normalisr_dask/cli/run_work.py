@@ -134,7 +134,8 @@ def _print_plan(run_plan: RunPlan) -> None:
             print(f"  {stage.name}: {stage.note}")
     print(
         f"Memory limit: {amount(run_plan.memory_limit)} a worker, {counted(run_plan.workers, 'worker', 'workers')} "
-        f"with {counted(run_plan.threads_per_worker, 'task', 'tasks')} at a time each"
+        f"with {counted(run_plan.threads_per_worker, 'task', 'tasks')} at a time each; "
+        f"the command itself takes about {amount(run_plan.command_bytes)}"
     )
 
 
