@@ -12,7 +12,8 @@ ingest       matrix.mtx.gz to a count store, beside `gzip -dc | wc -l` on the sa
 exclude      quality control, normalisation and 1,000 groupings, each against the cells that are in none (single=1)
 covariates   the same with the other groupings as covariates (single=4), and some five guides a cell
 workers      exclude at the largest number of cells with one worker, and with two
-coex         6,000 genes × 37,500 and 150,000 cells, beside the same product from NumPy's blocks in memory
+coex         6,000 genes × 37,500 cells, and 3,000 and 6,000 genes × 150,000 cells, beside the same products from
+             NumPy's blocks in memory
 """
 
 import argparse
@@ -38,7 +39,7 @@ from normalisr_dask.process_memory import peak_bytes, reset_peak
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 CELLS, N_GENES = (62_500, 250_000, 1_000_000), 20_000
-COEX_GENES, COEX_CELLS, COEX_BLOCK = 6_000, (37_500, 150_000), 7_500
+COEX_SIZES, COEX_BLOCK = ((6_000, 37_500), (3_000, 150_000), (6_000, 150_000)), 7_500
 LIMIT = 1_500_000_000
 SAMPLE_SECONDS = 0.05
 MEGABYTE = 1e6
@@ -128,13 +129,13 @@ def _run(folder: Path, store: Path, options: list[str], workers: int) -> dict[st
     return measured | {"stages": of_stages, "peak_worker_megabytes": peak / MEGABYTE, "workers": workers}
 
 
-def coex(folder: Path, n_cells: int) -> dict[str, Any]:
+def coex(folder: Path, n_genes: int, n_cells: int) -> dict[str, Any]:
     """Co-expression from a store, beside NumPy's product of as many cells, with as many threads."""
-    screen = generated(folder, n_cells, COEX_GENES)
+    screen = generated(folder, n_cells, n_genes)
     ours = _run(folder, store_of(screen), ["--coex", "--coex-store", "all", *KEEP_ALL], workers=2)
     random = np.random.default_rng(0)
-    block = random.normal(size=(COEX_GENES, COEX_BLOCK))
-    product = np.zeros((COEX_GENES, COEX_GENES))
+    block = random.normal(size=(n_genes, COEX_BLOCK))
+    product = np.zeros((n_genes, n_genes))
     with threadpoolctl.threadpool_limits(os.cpu_count() or 1):
         start = time.perf_counter()
         for _ in range(0, n_cells, COEX_BLOCK):
@@ -144,19 +145,30 @@ def coex(folder: Path, n_cells: int) -> dict[str, Any]:
     return ours | {"seconds_numpy_product": seconds, "ratio": of_pairs / seconds}
 
 
+def coex_label(n_genes: int, n_cells: int) -> str:
+    """Return the name of what is measured of so many genes and cells."""
+    return f"{n_genes} genes x {n_cells} cells"
+
+
 # ---- all of it
 
 
 def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
-    """Add how seconds and peaks grow from a number of cells to four times as many."""
-    of_parts = dict.fromkeys(("ingest", "exclude", "covariates"), cells) | {"coex": COEX_CELLS}
-    for part, numbers in of_parts.items():
-        for few, many in pairwise(numbers):
+    """Add how seconds and peaks grow from a number of cells to four times as many; of coex also with the genes."""
+    for part in ("ingest", "exclude", "covariates"):
+        for few, many in pairwise(cells):
             of_few, of_many = (results.get(part, {}).get(str(number)) for number in (few, many))
             if many == 4 * few and of_few and of_many:
                 peak = "peak_tree_megabytes" if part == "ingest" else "peak_worker_megabytes"
                 of_many["ratio_of_seconds"] = of_many["seconds"] / of_few["seconds"]
                 of_many["ratio_of_peaks"] = of_many[peak] / of_few[peak]
+    *smaller, largest = (results.get("coex", {}).get(coex_label(*size)) for size in COEX_SIZES)
+    for what, of_few in zip(("a quarter of the cells", "half the genes"), smaller, strict=True):
+        if of_few and largest:
+            few, many = (measured["stages"]["coex"]["seconds"] for measured in (of_few, largest))
+            largest[f"ratio of the seconds of its stage coex to those of {what}"] = many / few
+            peaks = largest["peak_worker_megabytes"] / of_few["peak_worker_megabytes"]
+            largest[f"ratio of its peaks to those of {what}"] = peaks
     return results
 
 
@@ -199,8 +211,8 @@ def main() -> None:
 def measure(part: str, folder: Path, cells: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a part measures, each with its label."""
     if part == "coex":
-        for n_cells in COEX_CELLS:
-            yield str(n_cells), coex(folder, n_cells)
+        for size in COEX_SIZES:
+            yield coex_label(*size), coex(folder, *size)
     elif part == "workers":
         for workers in (1, 2):
             yield str(workers), run(folder, cells[-1], "exclude", workers=workers)

@@ -1,11 +1,13 @@
 """Runs that lose their workers or their client again and again, compared with one that is left alone, bit by bit.
 
     python benchmarks/kills.py --cells 60000 --genes 6000 --interval 20 --moments 10 --output kills.json
+    python benchmarks/kills.py --cells 60000 --genes 6000 --other-groupings exclude --guides 300 --output kills.json
 
 The run has groupings, calibration by permuted cells, and a co-expression network. It is done three times by the real
 program with two workers: undisturbed; with a worker killed (SIGKILL) while it starts, and then every so many seconds;
-and with the client killed at moments drawn at random from the time that the undisturbed run took, followed at once by
-the same command. Where a run ends before its moment, its results are compared and another one is begun.
+and with the client killed at moments drawn at random, one in every stage in turn, each followed at once by the same
+command. Where a run ends before its moment, its results are compared and another one is begun. Results that are in the
+file already, of other treatments of other groupings, stay.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +58,7 @@ class Job:
         arguments = [
             *("run", self.inputs / "counts.zarr", "-o", output, "--groupings", self.inputs / "guides.tsv.gz"),
             *("--permutations", self.permutations, "--coex", "--coex-store", self.coex_store, "--no-report"),
-            *("--other-groupings", self.other_groupings),
+            *("--other-groupings", self.other_groupings, "--log-json", events_of(output)),
             *("--workers", WORKERS, "--memory-limit", self.memory_limit, "--local-directory", self.inputs / "spilled"),
         ]
         with output.with_suffix(".log").open("ab") as log:
@@ -80,11 +84,25 @@ def make_inputs(folder: Path, *, n_genes: int, n_cells: int, n_guides: int, seed
     )
 
 
-def undisturbed(job: Job) -> tuple[dict[str, str], float]:
-    """Return the digests of a run that is left alone, and how long it took."""
-    start = time.perf_counter()
+def events_of(output: Path) -> Path:
+    """Return the file with the events of all commands on an output."""
+    return output.with_suffix(".jsonl")
+
+
+def started(output: Path, before: int = 0) -> list[tuple[str, datetime]]:
+    """Return what has started and when, of what has been logged after so many events: the command, then its stages."""
+    lines = events_of(output).read_text().split("\n")[before:-1] if events_of(output).exists() else []
+    events = [json.loads(line) for line in lines]
+    of_starts = [event for event in events if event["event"] in ("started", "stage_started")]
+    return [(event.get("stage", "start-up"), datetime.fromisoformat(event["time"])) for event in of_starts]
+
+
+def undisturbed(job: Job) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the digests of a run that is left alone, and how many seconds each of its stages took."""
     output = job.inputs / "whole"
-    return job.finish(job.start(output), output), time.perf_counter() - start
+    digests = job.finish(job.start(output), output)
+    stages = [*started(output), ("", datetime.now(UTC))]
+    return digests, {stage: (end - start).total_seconds() for (stage, start), (_, end) in pairwise(stages)}
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -115,35 +133,46 @@ def with_workers_killed(
 
 
 def with_client_killed(
-    job: Job, expected: dict[str, str], *, n_moments: int, longest: float, generator: np.random.Generator
+    job: Job, expected: dict[str, str], *, n_moments: int, stages: dict[str, float], generator: np.random.Generator
 ) -> dict[str, object]:
-    """Kill the client at random moments and start the same command again each time; compare what is finished."""
-    start, stages, identical = time.perf_counter(), [], []
-    while len(stages) < n_moments:
+    """Kill the client at a random moment of each stage in turn, and start the same command again each time; compare.
+
+    Where the last stages of a run are done when a moment of the first is next, it is left to its end.
+    """
+    start, names, killed_in, identical = time.perf_counter(), list(stages), [], []
+    while len(killed_in) < n_moments:
         output = job.inputs / f"client-killed-{len(identical)}"
+        stage = names[len(killed_in) % len(names)]
+        before = len(events_of(output).read_text().splitlines()) if events_of(output).exists() else 0
         process = job.start(output)
-        try:
-            process.wait(generator.uniform(0, longest))
-            identical.append(job.finish(process, output) == expected)
-        except subprocess.TimeoutExpired:
+        if reached(process, output, before, names[names.index(stage) :], generator.uniform(0, stages[stage])):
             process.kill()
             process.wait()
-            stages.append(stages_done(output))
+            running = started(output, before)
+            killed_in.append(running[-1][0] if running else "start-up")
+        else:
+            identical.append(job.finish(process, output) == expected)
     output = job.inputs / f"client-killed-{len(identical)}"
     identical.append(job.finish(job.start(output), output) == expected)
     return {
-        "killed": len(stages),
-        "stages_done_when_killed": stages,
+        "killed": len(killed_in),
+        "killed_in": {stage: killed_in.count(stage) for stage in names},
         "finished": len(identical),
         "identical": all(identical),
         "seconds": time.perf_counter() - start,
     }
 
 
-def stages_done(output: Path) -> list[str]:
-    """Return the stages that the manifest has as done."""
-    path = output / "manifest.json"
-    return list(json.loads(path.read_text())["stages"]) if path.exists() else []
+def reached(process: subprocess.Popen[bytes], output: Path, before: int, stages: list[str], seconds: float) -> bool:
+    """Wait until so long after the start of one of these stages; False if the program ends before."""
+    begin = None
+    while process.poll() is None:
+        if begin is None and any(stage in stages for stage, _ in started(output, before)):
+            begin = time.perf_counter()
+        if begin is not None and time.perf_counter() - begin >= seconds:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -160,7 +189,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--moments", type=int, default=10, help="how often to end the client")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where to make the folder for all files; by default that for temporary files")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--output", type=Path, help="JSON file to write or to add to")
     return parser.parse_args(arguments)
 
 
@@ -172,17 +201,18 @@ def main() -> int:
         folder = Path(name)
         make_inputs(folder, n_genes=asked.genes, n_cells=asked.cells, n_guides=asked.guides, seed=asked.seed)
         job = Job(folder, asked.memory_limit, asked.permutations, asked.other_groupings, asked.coex_store)
-        expected, seconds = undisturbed(job)
+        expected, stages = undisturbed(job)
         measured = {
             "asked": {key: value for key, value in vars(asked).items() if key not in ("folder", "output")},
             "results": len(expected),
-            "undisturbed": {"seconds": seconds},
+            "undisturbed": {"seconds": sum(stages.values()), "seconds_of_stages": stages},
             "workers": with_workers_killed(job, expected, interval=asked.interval, generator=generator),
-            "client": with_client_killed(job, expected, n_moments=asked.moments, longest=seconds, generator=generator),
+            "client": with_client_killed(job, expected, n_moments=asked.moments, stages=stages, generator=generator),
         }
     print(json.dumps(measured, indent=2))
     if asked.output:
-        asked.output.write_text(json.dumps(measured, indent=2) + "\n")
+        others = json.loads(asked.output.read_text()) if asked.output.is_file() else {}
+        asked.output.write_text(json.dumps(others | {asked.other_groupings: measured}, indent=2) + "\n")
     return 0 if measured["workers"]["identical"] and measured["client"]["identical"] else 1
 
 

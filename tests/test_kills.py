@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "kills.py"
-MOMENTS = 4
+MOMENTS = 6
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -30,8 +30,9 @@ def job(kills: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(kills: dict[str, Any], job: Any) -> tuple[dict[str, str], float]:
+def undisturbed(kills: dict[str, Any], job: Any) -> tuple[dict[str, str], dict[str, float]]:
     digests, seconds = kills["undisturbed"](job)
+    assert list(seconds) == ["start-up", "qc", "normalisation", "de", "calibration", "edges"]
     stages = {name.partition("/")[0] for name in digests if "/" in name}
     assert stages == {"qc", "normalisation", "de", "calibration", "edges"}
     assert {"de.parquet", "coex_edges.parquet"} <= digests.keys()
@@ -40,7 +41,7 @@ def undisturbed(kills: dict[str, Any], job: Any) -> tuple[dict[str, str], float]
 
 def test_workers_are_killed_again_and_again(kills, job, undisturbed) -> None:
     expected, seconds = undisturbed
-    interval = max(3.0, seconds / 8)  # a worker that is not given the time to start does no work
+    interval = max(3.0, sum(seconds.values()) / 8)  # a worker that is not given the time to start does no work
     found = kills["with_workers_killed"](job, expected, interval=interval, generator=np.random.default_rng(1))
     assert found["identical"]
     assert found["killed"] >= 3
@@ -49,7 +50,8 @@ def test_workers_are_killed_again_and_again(kills, job, undisturbed) -> None:
 def test_the_client_is_killed_at_random_moments(kills, job, undisturbed) -> None:
     expected, seconds = undisturbed
     found = kills["with_client_killed"](
-        job, expected, n_moments=MOMENTS, longest=seconds, generator=np.random.default_rng(2)
+        job, expected, n_moments=MOMENTS, stages=seconds, generator=np.random.default_rng(2)
     )
     assert found["identical"]
-    assert found["killed"] == MOMENTS
+    assert found["killed"] == sum(found["killed_in"].values()) == MOMENTS
+    assert sum(times > 0 for times in found["killed_in"].values()) >= 3
