@@ -51,7 +51,7 @@ def take_use() -> tuple[int, int]:
 def release_freed() -> None:
     """Give memory that was freed back to the system, where the C library keeps it for itself, as that of Linux does.
 
-    Small arrays that many tasks had of their own leave pages behind that are nearly empty, and a long run more and more.
+    Small arrays of many tasks leave pages behind that are nearly empty, the longer a run, the more.
     """
     trim = getattr(_C_LIBRARY, "malloc_trim", None)
     if trim is not None:

@@ -265,6 +265,7 @@ class TestRun:
         size = ("--workers", "3", "--threads-per-worker", "2", "--memory-limit", "1.5GB")
         result = invoke("run", store, "-o", tmp_path / "out", "--dry-run", *size)
         assert "Memory limit: 1.5 GB a worker, 3 workers with 2 tasks at a time each" in result.stdout
+        assert re.search(r"the command itself takes about \d{3}\.\d MB$", result.stdout, re.MULTILINE)
 
     @pytest.mark.slow
     def test_counts_become_results_and_a_second_call_goes_on(self, inputs, store, tmp_path, screen):

@@ -64,6 +64,18 @@ def test_chunks_that_stand_are_not_computed_again(results: ResultStore, rows_at_
     np.testing.assert_array_equal(results.read("coex", "var"), VALUES[0])
 
 
+def test_chunks_of_zeros_stand_and_one_that_is_missing_is_told(results: ResultStore) -> None:
+    arrays = results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})
+    for made in (arrays, results.begin("coex", COORDINATES, CHUNKS, made_with={"side": 4})):
+        store(made, {name: da.zeros(array.shape, chunks=array.chunks) for name, array in arrays.items()})
+        assert all(stored_chunks(array).all() for array in arrays.values())
+        (results.output / "work" / "coex" / "pvalue" / "c" / "2" / "0").unlink()  # the second makes it again
+    results.publish("coex")
+    np.testing.assert_array_equal(results.read("coex", "var"), np.zeros(10))
+    with pytest.raises(ValueError, match=r"results.zarr is damaged .*: coex/pvalue/c/2/0 is missing; remove .* again"):
+        results.read("coex", "pvalue")
+
+
 @pytest.mark.parametrize(
     ("made_with", "coordinates", "chunks"),
     [

@@ -21,7 +21,7 @@ USABLE_SHARE = 0.6
 PROCESS_BYTES = 300 << 20
 #: The command: Python with its libraries and Dask's scheduler; for each cell its name, its values of some fifty vectors
 #: and their slices in tasks that wait; for each task; for each test of those that are sorted for Q-values together.
-COMMAND_BYTES, COMMAND_CELL_BYTES, COMMAND_TASK_BYTES, COMMAND_TEST_BYTES = 330_000_000, 1_500, 5_000, 48
+COMMAND_BYTES, COMMAND_CELL_BYTES, COMMAND_TASK_BYTES, COMMAND_TEST_BYTES = 400_000_000, 1_200, 5_000, 48
 #: P-values that are sorted together for Q-values: 128 MB, and as much for these.
 SORTED_TESTS = 1 << 24
 FLOAT_BYTES = 8

@@ -22,6 +22,8 @@ from zarr.storage import FsspecStore
 
 #: What Zarr knows a group or an array by.
 METADATA = "zarr.json"
+#: How arrays are written: with chunks of zeros, too, so that a chunk that is not there is one that is missing.
+ALL_CHUNKS: Any = {"write_empty_chunks": True}
 #: Packages for URLs of any kind, and of one.
 NEEDED, NEEDED_FOR = ("upath",), {"s3": ("s3fs",), "s3a": ("s3fs",)}
 NAMES_ON_PYPI = {"upath": "universal-pathlib"}
@@ -84,7 +86,8 @@ def zarr_store(path: Path) -> Any:
 
 def open_array(path: Path, *, mode: Literal["r", "r+"] = "r") -> zarr.Array:
     """Open an array of ours: at a URL with one request, since its format is known."""
-    return zarr.open_array(zarr_store(path), mode=mode, zarr_format=3)
+    with zarr.config.set({f"array.{name}": value for name, value in ALL_CHUNKS.items()}):  # open_array takes none
+        return zarr.open_array(zarr_store(path), mode=mode, zarr_format=3)
 
 
 def path_of(array: zarr.Array) -> Path:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.schema import FORMAT_VERSION, STAGES, Variable, kind_of
-from normalisr_dask.storage.damage import reading
+from normalisr_dask.storage.damage import damaged, reading
 from normalisr_dask.storage.locations import (
+    ALL_CHUNKS,
     METADATA,
     as_path,
     files_below,
@@ -117,7 +119,8 @@ class ResultStore:
         attributes = {"format_version": FORMAT_VERSION, **({} if asked is None else {MADE_WITH: asked})}
         group = zarr.create_group(zarr_store(folder), zarr_format=3, attributes=attributes)
         for name, names in coordinates.items():
-            group.create_array(name, data=np.asarray(names).astype(np.dtypes.StringDType()), dimension_names=[name])
+            strings = np.asarray(names).astype(np.dtypes.StringDType())
+            group.create_array(name, data=strings, dimension_names=[name], config=ALL_CHUNKS)
         arrays = {}
         for name, variable in STAGES[kind_of(stage)].items():
             shape = tuple(len(coordinates[dim]) for dim in variable.dims)
@@ -128,6 +131,7 @@ class ResultStore:
                 chunks=_chunk_shape(variable.dims, shape, variable.dtype, chunks or {}),
                 dimension_names=list(variable.dims),
                 attributes={"long_name": variable.meaning},
+                config=ALL_CHUNKS,
             )
         return arrays
 
@@ -155,13 +159,33 @@ class ResultStore:
         return 0
 
     def stored(self, stage: str, name: str) -> zarr.Array:
-        """Return one array of a stage as it is stored; a slice of it is read when it is taken."""
-        return open_array(self.path / stage / name)
+        """Return one array of a stage as it is stored; a slice of it is read when it is taken.
+
+        Raises
+        ------
+        ValueError
+            If chunks of it are missing, which Zarr would read as zeros, or it cannot be opened.
+        """
+        with self._reading(stage, name):
+            array = open_array(self.path / stage / name)
+            present = stored_chunks(array)
+        if not present.all():
+            first = array.metadata.encode_chunk_key(tuple(np.argwhere(~present)[0].tolist()))
+            raise damaged(self.path, f"{stage}/{name}/{first} is missing", self._way_out)
+        return array
 
     def read(self, stage: str, name: str) -> NDArray[Any]:
         """Return one array of a stage, or the names of a dimension, in memory."""
-        with reading(self.path, f"{stage}/{name}", f"remove {self.output} and run again"):
-            return np.asarray(self.stored(stage, name)[...])
+        array = self.stored(stage, name)
+        with self._reading(stage, name):
+            return np.asarray(array[...])
+
+    def _reading(self, stage: str, name: str) -> AbstractContextManager[None]:
+        return reading(self.path, f"{stage}/{name}", self._way_out)
+
+    @property
+    def _way_out(self) -> str:
+        return f"remove {self.output} and run again"
 
     def open(self, stage: str, name: str) -> da.Array:
         """Return one array of a stage as a lazy Dask array with the stored chunks."""
@@ -188,10 +212,7 @@ def lazy(array: zarr.Array) -> da.Array:
 
 
 def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
-    """Return which chunks of an array are stored, in the shape of its grid of chunks.
-
-    Chunks that hold nothing but zeros are not stored.
-    """
+    """Return which chunks of an array are stored, in the shape of its grid of chunks."""
     stored = set(files_below(path_of(array)))
     shape = array.cdata_shape
     keys = (array.metadata.encode_chunk_key(index) for index in np.ndindex(shape))

@@ -165,6 +165,7 @@ REPORT = cases(
     ("results without arrays", "report finished", "normalisation", remove("finished/results.zarr")),
     ("results without their manifest", "report finished", "finished holds no run", remove("finished/manifest.json")),
     ("damaged results", "report finished", "results.zarr is damaged or incompletely copied: qc/gene_total cannot be read", cut("finished/results.zarr/qc/gene_total/c/0")),
+    ("results without a chunk", "report finished", "results.zarr is damaged or incompletely copied: qc/gene_total/c/0 is missing", remove("finished/results.zarr/qc/gene_total/c/0")),
     ("negative seed", "demo new --seed -1", "Invalid value for '--seed'"),
     ("files in the way of a demonstration", "demo plain", "plain"),
     ("file in the way of a demonstration", "demo genes.txt", "genes.txt"),
