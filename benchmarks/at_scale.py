@@ -29,12 +29,13 @@ def main() -> int:
         [*kills, "--other-groupings", "exclude", "--guides", "300"],
         ["fuzz.py", "--folder", f"{folder}/fuzz-findings", "--json", str(RESULTS / "fuzz.json")],
     ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    failed = [
-        script[0]
-        for script in scripts
-        if subprocess.run([sys.executable, str(BENCHMARKS / script[0]), *script[1:]], env=environment).returncode
-    ]
+    failed = []
+    for script, *options in scripts:
+        path = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+        path += [str(TESTS)] if script == "fuzz.py" else []
+        command = [sys.executable, str(BENCHMARKS / script), *options]
+        if subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(path)}).returncode:
+            failed.append(script)
     print(f"failed: {', '.join(failed)}" if failed else "All scripts have ended well.")
     return 1 if failed else 0
 

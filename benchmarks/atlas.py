@@ -163,12 +163,12 @@ def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
                 of_many["ratio_of_seconds"] = of_many["seconds"] / of_few["seconds"]
                 of_many["ratio_of_peaks"] = of_many[peak] / of_few[peak]
     *smaller, largest = (results.get("coex", {}).get(coex_label(*size)) for size in COEX_SIZES)
-    for what, of_few in zip(("a quarter of the cells", "half the genes"), smaller, strict=True):
+    for what, of_few in zip(("a_quarter_of_the_cells", "half_the_genes"), smaller, strict=True):
         if of_few and largest:
             few, many = (measured["stages"]["coex"]["seconds"] for measured in (of_few, largest))
-            largest[f"ratio of the seconds of its stage coex to those of {what}"] = many / few
+            largest[f"ratio_of_coex_seconds_to_{what}"] = many / few
             peaks = largest["peak_worker_megabytes"] / of_few["peak_worker_megabytes"]
-            largest[f"ratio of its peaks to those of {what}"] = peaks
+            largest[f"ratio_of_peaks_to_{what}"] = peaks
     return results
 
 
@@ -198,6 +198,8 @@ def main() -> None:
     results["versions"] = {name: version(name) for name in ("normalisr-dask", "dask", "zarr", "numpy", "numba")}
     results["versions"]["python"] = platform.python_version()
     for part in arguments.parts:
+        if part == "coex":  # which measures all of its sizes
+            results[part] = {}
         for label, measured in measure(part, arguments.folder, cells):
             results.setdefault(part, {})[label] = measured
             print(part, label, json.dumps(measured, indent=1), flush=True)

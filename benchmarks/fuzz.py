@@ -26,12 +26,13 @@ FUZZ_READERS = Path(__file__).resolve().with_name("fuzz_readers.py")
 def fuzzed(reader: str, seconds: int, folder: Path) -> dict[str, object]:
     """Fuzz one reader for so long, and return how many files it took and what was found."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
     command = [sys.executable, str(FUZZ_READERS), reader, f"-max_total_time={seconds}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     start = time.perf_counter()
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     files = re.search(r"stat::number_of_executed_units:\s*(\d+)", ended.stderr)
-    findings = sorted(path.name for path in folder.iterdir())
+    findings = set(folder.iterdir()) - before
     if ended.returncode and not findings:
         raise SystemExit(ended.stderr)
     return {
@@ -49,8 +50,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("fuzz-findings"))
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    at_a_time = os.cpu_count() or 1
-    seconds = int(60 * asked.minutes * at_a_time / len(READERS))
+    at_a_time = min(os.cpu_count() or 1, len(READERS))
+    seconds = max(1, int(60 * asked.minutes * at_a_time / len(READERS)))
     with ThreadPoolExecutor(at_a_time) as pool:
         jobs = [pool.submit(fuzzed, reader, seconds, asked.folder / reader) for reader in READERS]
         readers = [job.result() for job in jobs]

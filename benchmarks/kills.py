@@ -12,12 +12,13 @@ file already, of other treatments of other groupings, stay.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from normalisr_dask.testing import result_digests, simulate_screen, write_cell_r
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
 WORKERS = 2
+OTHER_GROUPINGS = ("ignore", "exclude", "covariates")
 
 
 @dataclass(frozen=True)
@@ -90,19 +92,21 @@ def events_of(output: Path) -> Path:
 
 
 def started(output: Path, before: int = 0) -> list[tuple[str, datetime]]:
-    """Return what has started and when, of what has been logged after so many events: the command, then its stages."""
+    """Return what has started and when, of what was logged after so many events: the command, its stages, its end."""
     lines = events_of(output).read_text().split("\n")[before:-1] if events_of(output).exists() else []
-    events = [json.loads(line) for line in lines]
-    of_starts = [event for event in events if event["event"] in ("started", "stage_started")]
-    return [(event.get("stage", "start-up"), datetime.fromisoformat(event["time"])) for event in of_starts]
+    found = []
+    for event in map(json.loads, lines):
+        names = {"started": "start-up", "stage_started": event.get("stage"), "finished": ""}
+        if event["event"] in names:
+            found.append((names[event["event"]], datetime.fromisoformat(event["time"])))
+    return found
 
 
 def undisturbed(job: Job) -> tuple[dict[str, str], dict[str, float]]:
     """Return the digests of a run that is left alone, and how many seconds each of its stages took."""
     output = job.inputs / "whole"
     digests = job.finish(job.start(output), output)
-    stages = [*started(output), ("", datetime.now(UTC))]
-    return digests, {stage: (end - start).total_seconds() for (stage, start), (_, end) in pairwise(stages)}
+    return digests, {stage: (end - start).total_seconds() for (stage, start), (_, end) in pairwise(started(output))}
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -147,7 +151,7 @@ def with_client_killed(
         process = job.start(output)
         if reached(process, output, before, names[names.index(stage) :], generator.uniform(0, stages[stage])):
             process.kill()
-            process.wait()
+        if process.wait() == -signal.SIGKILL:
             running = started(output, before)
             killed_in.append(running[-1][0] if running else "start-up")
         else:
@@ -182,7 +186,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--genes", type=int, default=6_000)
     parser.add_argument("--guides", type=int, default=100)
     parser.add_argument("--permutations", type=int, default=5)
-    parser.add_argument("--other-groupings", default="ignore", choices=("ignore", "exclude", "covariates"))
+    parser.add_argument("--other-groupings", default="ignore", choices=OTHER_GROUPINGS)
     parser.add_argument("--coex-store", default="edges", choices=("edges", "all"))
     parser.add_argument("--memory-limit", default="1.5GB")
     parser.add_argument("--interval", type=float, default=20.0, help="seconds between the ends of workers")
@@ -211,7 +215,8 @@ def main() -> int:
         }
     print(json.dumps(measured, indent=2))
     if asked.output:
-        others = json.loads(asked.output.read_text()) if asked.output.is_file() else {}
+        before = json.loads(asked.output.read_text()) if asked.output.is_file() else {}
+        others = {name: before[name] for name in OTHER_GROUPINGS if name in before}
         asked.output.write_text(json.dumps(others | {asked.other_groupings: measured}, indent=2) + "\n")
     return 0 if measured["workers"]["identical"] and measured["client"]["identical"] else 1
 

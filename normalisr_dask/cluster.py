@@ -58,6 +58,8 @@ _CONFIGURATION = {
     "distributed.scheduler.allowed-failures": 10,
     # Vectors of length cells lie in the graphs, 8 MB for a million cells; Dask warns of 10 MB.
     "distributed.admin.large-graph-warning-threshold": "1 GB",
+    # The scheduler keeps its last messages to every worker, and with these the slices of cells in tasks it has sent.
+    "distributed.admin.low-level-log-length": 10,
 }
 # glibc maps and unmaps every block of memory above 128 kB, and Dask makes it give memory back at once: a task then
 # spends more time on page faults than on its counts. Let a worker keep what it will ask for again.

@@ -79,6 +79,13 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     parts, too: work for nothing, and tasks of the same names as those of the next submission. Its fusion would make one
     task of all that a sum goes through from link to link, which then holds the slices of all cells at once.
     """
+    computed = _computed_alone(parts)
+    release_freed()
+    return computed
+
+
+def _computed_alone(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """Do what :func:`compute_alone` says; the graph is gone at the end."""
     with dask.config.set({"optimization.fuse.active": False}):
         optimised = dask.optimize(*_with_layers_of_their_own(parts))
     keys = [key for part in optimised for key in flatten(part.__dask_keys__())]
@@ -87,7 +94,6 @@ def compute_alone(*parts: Any) -> tuple[Any, ...]:
     told = {"workers": chains, "allow_other_workers": True} if chains.workers else {}
     with dask.annotate(**told):
         computed: tuple[Any, ...] = dask.compute(*_on_graph(optimised, graph), optimize_graph=False)
-    release_freed()
     return computed
 
 

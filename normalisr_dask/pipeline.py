@@ -237,6 +237,7 @@ class Run:
     def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do a stage and record it, unless an earlier run has."""
         if self._is_done(name):
+            self.results.check(name)
             details = self.manifest.stage(name)
             self.progress.stage_finished(name, details["seconds"], resumed=True, note=details["note"])
             return

@@ -6,12 +6,12 @@ from typing import Literal
 
 from dask.utils import format_bytes
 
+from normalisr_dask.command_memory import command_bytes
 from normalisr_dask.graph.calls import SPLIT_EVERY, n_ranges
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_block_of_run
 from normalisr_dask.graph.memory import (
     TaskPlan,
     check_fits,
-    command_bytes,
     dense_block_bytes,
     sparse_block_bytes,
     sufficient_limit,
@@ -112,7 +112,7 @@ class RunPlan:
     @property
     def command_bytes(self) -> int:
         """Projected peak memory of the command itself, for which there is no limit."""
-        sums, tasks = self.groupings.sums, max(stage.tasks for stage in self.stages)
+        sums, tasks = self.groupings.sums, max(stage.tasks for stage in self.stages if stage.name != "calibration")
         return command_bytes(self.gene_pairs.n_cells, sums.n_genes * sums.n_groupings, tasks)
 
     def rows_of_edges(self, n_genes: int) -> int:

@@ -1,4 +1,4 @@
-"""How much memory a process has held and how much it has read, and amounts of memory as people write them."""
+"""Memory that a process has held and can give back, bytes that it has read, and amounts as people write them."""
 
 import ctypes
 import sys

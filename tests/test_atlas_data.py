@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,3 +68,23 @@ def test_a_worker_beyond_its_limit_is_told(atlas: ModuleType) -> None:
     }
     assert atlas.beyond_limit(results, 501_000_000) == []
     assert atlas.beyond_limit(results, 500_000_000) == ["exclude 12000: a worker held 501 MB of 500 MB"]
+
+
+def test_growth_is_told_in_cells_and_for_gene_pairs_in_genes(atlas: ModuleType) -> None:
+    def measured(seconds: float, peak: float) -> dict[str, Any]:
+        return {"seconds": seconds, "peak_worker_megabytes": peak, "stages": {"coex": {"seconds": seconds / 2}}}
+
+    sizes = zip(atlas.COEX_SIZES, (measured(5.0, 50.0), measured(8.0, 100.0), measured(20.0, 100.0)), strict=True)
+    results = atlas.with_ratios(
+        {
+            "exclude": {"1000": measured(10.0, 100.0), "4000": measured(30.0, 110.0), "8000": measured(70.0, 110.0)},
+            "coex": {atlas.coex_label(*size): values for size, values in sizes},
+        },
+        [1000, 4000, 8000],
+    )
+    assert results["exclude"]["4000"]["ratio_of_seconds"] == 3.0
+    assert results["exclude"]["4000"]["ratio_of_peaks"] == pytest.approx(1.1)
+    assert "ratio_of_seconds" not in results["exclude"]["8000"]
+    *smaller, largest = results["coex"].values()
+    assert [value for name, value in largest.items() if name.startswith("ratio")] == [4.0, 2.0, 2.5, 1.0]
+    assert all(set(values) == {"seconds", "peak_worker_megabytes", "stages"} for values in smaller)

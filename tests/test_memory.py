@@ -35,6 +35,8 @@ CELLS_PER_BLOCK = 3_000
 N_WORKERS, WORKER_LIMIT = 2, 1_500 * MEGABYTE
 #: What a worker's peak may grow by while it is asked for it once more: a few pages, of which a new peak is made.
 AFTER_THE_RUN = MEGABYTE
+#: What the process that starts a run may take in it: libraries, vectors of cells, and what it reads of some groupings.
+CLIENT_GROWTH = 300 * MEGABYTE
 INGEST_LIMIT, INGEST_GROWTH = 700 * MEGABYTE, 100 * MEGABYTE
 SMALL_FILE_ENTRIES, LARGE_FILE_ENTRIES = 10_000_000, 40_000_000
 
@@ -157,6 +159,7 @@ def test_every_further_stage_stays_within_its_plan(small_store: Path, tmp_path: 
         workers=N_WORKERS, memory_limit=1_000 * MEGABYTE, local_directory=str(tmp_path / "spilled")
     )
     with connect(cluster) as client:
+        client_before = psutil.Process().memory_info().rss
         run(settings, client)
         assert set(client.run(times_spilled).values()) == {0}
     done = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]
@@ -165,6 +168,7 @@ def test_every_further_stage_stays_within_its_plan(small_store: Path, tmp_path: 
     for stage in planned.stages:
         projected = max(projected, PROCESS_BYTES + stage.peak_task_bytes)  # a process may keep what a task has freed
         assert 0 < done[stage.name]["peak_worker_bytes"] <= projected, stage.name
+        assert 0 < done[stage.name]["peak_client_bytes"] <= client_before + CLIENT_GROWTH, stage.name
 
 
 def _assert_spilling_would_have_been_seen(client: Client) -> None:

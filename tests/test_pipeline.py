@@ -413,6 +413,11 @@ def test_plan_of_edges_alone_stores_no_pairs(settings: RunSettings) -> None:
     assert "1 pass over the counts" in planned.stages[-1].note
 
 
+def test_plan_of_the_command_itself_follows_tests_and_no_permutations(settings: RunSettings) -> None:
+    few, many = (plan(replace(settings, permutations=number), **LIMITS).command_bytes for number in (1, 1000))
+    assert few == many > plan(replace(settings, groupby=None, reference=None), **LIMITS).command_bytes
+
+
 @pytest.mark.parametrize("coex", [False, True], ids=["tests alone", "gene pairs"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("limit", ["350MB", "505MB"])

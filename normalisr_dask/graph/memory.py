@@ -19,11 +19,6 @@ from normalisr_dask.wording import counted
 USABLE_SHARE = 0.6
 #: Python with its libraries and compiled kernels, before any data.
 PROCESS_BYTES = 300 << 20
-#: The command: Python with its libraries and Dask's scheduler; for each cell its name, its values of some fifty vectors
-#: and their slices in tasks that wait; for each task; for each test of those that are sorted for Q-values together.
-COMMAND_BYTES, COMMAND_CELL_BYTES, COMMAND_TASK_BYTES, COMMAND_TEST_BYTES = 400_000_000, 1_200, 5_000, 48
-#: P-values that are sorted together for Q-values: 128 MB, and as much for these.
-SORTED_TESTS = 1 << 24
 FLOAT_BYTES = 8
 #: Limits that are named to people are whole multiples of so many bytes.
 LIMIT_STEP = 10_000_000
@@ -114,17 +109,3 @@ def sparse_block_bytes(n_entries: int) -> int:
 def dense_block_bytes(n_genes: int, n_cells: int, copies: int) -> int:
     """Return the bytes of ``copies`` dense float64 blocks."""
     return FLOAT_BYTES * n_genes * n_cells * copies
-
-
-def command_bytes(n_cells: int, n_tests: int, n_tasks: int) -> int:
-    """Return about how much memory the command itself takes: the one part that grows with cells.
-
-    Parameters
-    ----------
-    n_cells, n_tests
-        Of the store, and of genes by groupings.
-    n_tasks
-        Of the stage that has most.
-    """
-    of_tests = COMMAND_TEST_BYTES * min(n_tests, SORTED_TESTS)
-    return COMMAND_BYTES + COMMAND_CELL_BYTES * n_cells + COMMAND_TASK_BYTES * n_tasks + of_tests

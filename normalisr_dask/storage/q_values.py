@@ -6,9 +6,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from normalisr_dask.graph.memory import SORTED_TESTS
 from normalisr_dask.kernels.multiple_testing import q_values_of_ranks
 
+#: P-values that are sorted together: 128 MB, and as much for their Q-values.
+SORTED_TESTS = 1 << 24
 #: P-values of a block of rows that is read at a time.
 BLOCK_TESTS = 1 << 20
 #: Steps of P in which tests are counted; P = 1 has one more.

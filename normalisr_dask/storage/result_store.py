@@ -71,6 +71,12 @@ class ResultStore:
         """Return whether the stage is there, whole."""
         return has_file(self.path / stage / METADATA)
 
+    def check(self, stage: str) -> None:
+        """Refuse a stage of which arrays or chunks are missing, as :meth:`stored` does."""
+        variables = STAGES[kind_of(stage)]
+        for name in {*variables, *(dim for variable in variables.values() for dim in variable.dims)}:
+            self.stored(stage, name)
+
     def remove(self, stage: str) -> None:
         """Remove a stage that is to be made again, so that at no time readers see a part of it."""
         if not (self.path / stage).exists():

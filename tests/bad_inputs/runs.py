@@ -155,6 +155,8 @@ SCREEN = cases(
 COMPUTED = cases(
     ("nothing passes quality control", "run counts.zarr -o out --scheduler {scheduler} --min-cell-reads 100000", "expected some cells to pass quality control"),
     ("truncated counts", COMPUTE, "counts.zarr is damaged", cut("counts.zarr/X/data/c/0")),
+    ("results that lack a chunk", COMPUTE.replace("-o out", "-o finished"), "finished/results.zarr is damaged or incompletely copied: qc/gene_total/c/0 is missing",
+     remove("finished/results.zarr/qc/gene_total/c/0")),
     ("damaged counts", COMPUTE, "counts.zarr is damaged", text("counts.zarr/X/indices/c/0", b"\0" * 5000)),
 )
 
