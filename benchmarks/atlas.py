@@ -172,6 +172,13 @@ def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
     return results
 
 
+def processor() -> str:
+    """Return what the processor calls itself: lines of one file may be of several machines."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def beyond_limit(results: dict[str, Any], limit: int) -> list[str]:
     """Return a line for each run of which a worker has held more than the limit."""
     return [
@@ -201,7 +208,7 @@ def main() -> None:
         if part == "coex":  # which measures all of its sizes
             results[part] = {}
         for label, measured in measure(part, arguments.folder, cells):
-            results.setdefault(part, {})[label] = measured
+            results.setdefault(part, {})[label] = measured | {"processor": processor()}
             print(part, label, json.dumps(measured, indent=1), flush=True)
             if arguments.json:
                 everything = json.dumps(with_ratios(results, cells), indent=2)
