@@ -184,7 +184,7 @@ def read_numbers(path: Path) -> sparse.csr_array:
         kinds = {"row": np.int64, "column": np.int64, "value": np.float64, "more": str}
         try:
             entries = pd.read_csv(
-                file.stream(),
+                file.stream(returns_end_lines=False),
                 sep=r"\s+",
                 header=None,
                 names=[*columns, "more"],

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_ERRORS: Any = (igzip.BadGzipFile, IsalError, zlib.error)  # isal types its error as an instance
 LONGEST_LINE = 1 << 26
 NEWLINE = ord("\n")
+_LONE_RETURN = re.compile(rb"\r[^\n]")
 
 
 class LineBlock(NamedTuple):
@@ -72,12 +74,15 @@ class TextFile:
         with gzip_errors(self.path):
             return not self._stream.peek(1)
 
-    def stream(self) -> io.BufferedReader:
+    def stream(self, *, returns_end_lines: bool = True) -> io.BufferedReader:
         """Return what is left as bytes for readers of other libraries, some of which pass over what follows a NUL.
 
-        To be read within `gzip_errors`; raises ValueError at a NUL.
+        Pandas ends lines at carriage returns, too. Where nothing else does, they are not to stand by themselves.
+
+        To be read within `gzip_errors`; raises ValueError at a NUL and, if asked to, at such a return.
         """
-        return io.BufferedReader(_WithoutNul(self._stream, self.path), buffer_size=1 << 18)
+        checked = _CheckedText(self._stream, self.path, returns_end_lines=returns_end_lines)
+        return io.BufferedReader(checked, buffer_size=1 << 18)
 
     def blocks(self, block_bytes: int) -> Iterator[LineBlock]:
         """Read what is left as blocks of whole lines, of about `block_bytes` bytes each."""
@@ -102,11 +107,12 @@ class TextFile:
                 yield LineBlock(buffer[:end], self._raw.tell())
 
 
-class _WithoutNul(io.RawIOBase):
-    """A stream of text that ends with an error where it holds a NUL."""
+class _CheckedText(io.RawIOBase):
+    """A stream of text that ends with an error where it holds a NUL, or a carriage return in the middle of a line."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
-        self._stream, self._path = stream, path
+    def __init__(self, stream: Any, path: Path, *, returns_end_lines: bool) -> None:
+        self._stream, self._path, self._returns_end_lines = stream, path, returns_end_lines
+        self._last = b""
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -115,9 +121,14 @@ class _WithoutNul(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what fits."""
         n_read: int = self._stream.readinto(buffer)
-        if b"\0" in bytes(buffer[:n_read]):
+        text = bytes(buffer[:n_read])
+        if b"\0" in text:
             msg = f"{self._path} is no text: it holds a NUL byte; write it as UTF-8"
             raise ValueError(msg)
+        if not self._returns_end_lines and _LONE_RETURN.search(self._last + text):
+            msg = f"{self._path} holds a carriage return that ends no line; write its lines with newlines alone"
+            raise ValueError(msg)
+        self._last = text[-1:]
         return n_read
 
 

@@ -102,6 +102,8 @@ GROUPINGS = cases(
     ("Matrix Market cut off", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt", "guides.mtx", cut("guides.mtx")),
     ("Matrix Market with NaN", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt",
      "guides.mtx", edit("guides.mtx", "1 1 1\n", "1 1 nan\n"), edit("guides.mtx", "integer", "real")),
+    ("Matrix Market with a return in a line", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt",
+     "guides.mtx holds a carriage return that ends no line", edit("guides.mtx", "1 1 1\n", "1 1 1\r")),
     ("Matrix Market of another shape", "run counts.zarr -o out --groupings guides.mtx --grouping-names guide_names.txt",
      "guides.mtx", edit("guides.mtx", "4 60 60", "3 60 60")),
     # what hypothesis and atheris have found

@@ -200,6 +200,17 @@ class TestReadGroupings:
         with pytest.raises(ValueError, match="a file of grouping names goes with a Matrix Market file"):
             read_groupings(write_text(tmp_path / "a.tsv", "cell\ta\nx\t1\n"), names=two)
 
+    def test_lines_of_a_matrix_may_end_as_in_windows_but_not_with_a_return_alone(self, tmp_path):
+        names = write_text(tmp_path / "names.txt", "a\nb\n")
+        text = "%%MatrixMarket matrix coordinate real general\r\n2 7 3\r\n1 1 1\r\n2 5 2\r\n2 6 3\r\n"
+        path = tmp_path / "guides.mtx"
+        path.write_bytes(text.encode())
+        values = read_groupings(path, names=names, cells=CELLS).values.toarray()
+        assert (values[0, 0], values[1, 4], values[1, 5], values.sum()) == (1, 2, 3, 6)
+        path.write_bytes(text.replace("2 5 2\r\n", "2 5 2\r").encode())
+        with pytest.raises(ValueError, match=r"guides\.mtx holds a carriage return that ends no line; write"):
+            read_groupings(path, names=names, cells=CELLS)
+
     def test_bad_matrices_are_one_line(self, tmp_path):
         names = write_text(tmp_path / "names.txt", "a\nb\n")
         path = write_text(tmp_path / "bad.mtx", "hello\n")
