@@ -53,5 +53,6 @@ def test_the_client_is_killed_at_random_moments(kills, job, undisturbed) -> None
         job, expected, n_moments=MOMENTS, stages=seconds, generator=np.random.default_rng(2)
     )
     assert found["identical"]
+    assert found["killed"] == MOMENTS
     assert any(found["killed_in"][stage] for stage in ("de", "calibration", "edges"))
     assert sum(times > 0 for times in found["killed_in"].values()) >= 3

@@ -37,6 +37,7 @@ N_WORKERS, WORKER_LIMIT = 2, 1_500 * MEGABYTE
 AFTER_THE_RUN = MEGABYTE
 #: What the process that starts a run may take in it: libraries, vectors of cells, and what it reads of some groupings.
 CLIENT_GROWTH = 300 * MEGABYTE
+
 INGEST_LIMIT, INGEST_GROWTH = 700 * MEGABYTE, 100 * MEGABYTE
 SMALL_FILE_ENTRIES, LARGE_FILE_ENTRIES = 10_000_000, 40_000_000
 
