@@ -17,6 +17,7 @@ from normalisr_dask.cli.messages import (
     PROGRAM,
     describe,
     ignore_abandoned_coroutines,
+    ignore_failing_destructors,
     log_to_stderr,
     one_line_warnings,
     tell,
@@ -163,12 +164,20 @@ def show_overview(
 def terminate(_number: int, _frame: FrameType | None) -> None:
     """End as after Ctrl-C: workers go, locks are given back; a second SIGTERM does not come between."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_failing_destructors()
     sys.exit(TERMINATED)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Python does after Ctrl-C."""
+    ignore_failing_destructors()
+    signal.default_int_handler(number, frame)
 
 
 def main() -> None:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, interrupt)
     ignore_abandoned_coroutines()
     try:
         app()

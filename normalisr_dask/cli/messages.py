@@ -65,6 +65,11 @@ def ignore_abandoned_coroutines() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
+def ignore_failing_destructors() -> None:
+    """Keep Python from telling of objects that a signal has left half made, and that fail as they go."""
+    sys.unraisablehook = lambda _failure: None
+
+
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Print Python's warnings as one line each, each text once; leave out what only programmers can act on."""
