@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distributed import Client, Security
-from distributed.comm import CommClosedError
+from distributed.comm import CommClosedError, get_address_host
 from distributed.core import rpc
 from distributed.utils import LoopRunner
 from distributed.versions import VersionMismatchWarning
@@ -137,8 +138,13 @@ async def _greet_scheduler(address: str, security: Security, seconds: float) -> 
 
 def _no_answer(address: str, seconds: float) -> ConnectionError:
     """Say that nothing came, or nothing that Dask could read to its end."""
+    try:
+        socket.getaddrinfo(get_address_host(address), None)
+        why = ""
+    except socket.gaierror as error:
+        why = f": its host is not known here ({error.strerror})"
     return ConnectionError(
-        f"the Dask scheduler at {address} did not answer within {seconds:g} seconds; "
+        f"the Dask scheduler at {address} did not answer within {seconds:g} seconds{why}; "
         "check the address and that `dask scheduler` runs there"
     )
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.calls import NO_SUMS
 from normalisr_dask.planning import RunPlan
 from normalisr_dask.process_memory import release_freed
-from normalisr_dask.storage.locations import for_tasks
-from normalisr_dask.storage.result_store import stored_chunks
+from normalisr_dask.storage.locations import for_tasks, stored_chunks
 
 
 def made_with(plan: RunPlan, **further: Any) -> dict[str, Any]:

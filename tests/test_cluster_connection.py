@@ -93,6 +93,14 @@ class TestRunningScheduler:
         ):
             pass
 
+    def test_a_host_that_is_not_known_is_said_to_be_so(self):
+        message = r"the Dask scheduler at tcp://nowhere\.invalid:8786 did not answer .*: its host is not known here"
+        with (
+            pytest.raises(ConnectionError, match=message),
+            connect(ClusterSettings(scheduler="tcp://nowhere.invalid:8786", answer_seconds=0.5)),
+        ):
+            pass
+
     def test_a_port_that_accepts_and_says_nothing_is_one_line_in_time(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"

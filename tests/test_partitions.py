@@ -9,7 +9,8 @@ import pytest
 
 from normalisr_dask.graph.vectors import in_memory
 from normalisr_dask.partitions import _missing_parts, compute_alone, store
-from normalisr_dask.storage.result_store import ResultStore, stored_chunks
+from normalisr_dask.storage.locations import stored_chunks
+from normalisr_dask.storage.result_store import ResultStore
 
 GENES = np.array([f"gene{number}" for number in range(10)], dtype=object)
 COORDINATES = {"gene": GENES, "gene_2": GENES}

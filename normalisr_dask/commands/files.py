@@ -26,10 +26,19 @@ from normalisr_dask.steps.expression import LogCpmForm, NormalisedForm, log_cpm_
 from normalisr_dask.storage.count_files import counts_of_array, counts_of_matrix_market, counts_of_text
 from normalisr_dask.storage.count_store import is_store
 from normalisr_dask.storage.counts import Counts, open_counts
-from normalisr_dask.storage.damage import reading
+from normalisr_dask.storage.damage import check_chunks, reading
 from normalisr_dask.storage.drafts import Drafts
 from normalisr_dask.storage.expression_store import StoredForm, read_expression, write_counts, write_expression
-from normalisr_dask.storage.matrix_store import by_columns, by_rows, create_like, regular, row_blocks, store_rows
+from normalisr_dask.storage.locations import HAS_ALL_CHUNKS
+from normalisr_dask.storage.matrix_store import (
+    WITH_ALL_CHUNKS,
+    by_columns,
+    by_rows,
+    create_like,
+    regular,
+    row_blocks,
+    store_rows,
+)
 from normalisr_dask.storage.name_lists import name_lines, read_name_list, write_text
 from normalisr_dask.storage.number_text import read_rows, write_rows
 
@@ -301,6 +310,8 @@ def _open_zarr(name: str) -> zarr.Array | zarr.Group:
     if isinstance(opened, zarr.Array) and opened.dtype.kind not in "biuf":
         msg = f"{name} holds values of type {opened.dtype.name}, expected real numbers"
         raise ValueError(msg)
+    if isinstance(opened, zarr.Array) and HAS_ALL_CHUNKS in opened.attrs:
+        check_chunks(opened, name, "", COPY_AGAIN)
     return opened
 
 
@@ -334,7 +345,7 @@ def _write_rows(name: str, draft: Path | str, stored: zarr.Array, _: Any) -> Non
 
 def _write_vector(name: str, draft: Path | str, vector: NDArray[Any]) -> None:
     if is_zarr(name):
-        zarr.create_array(draft, data=np.asarray(vector), zarr_format=3)
+        zarr.create_array(draft, data=np.asarray(vector), zarr_format=3, **WITH_ALL_CHUNKS)
     else:
         write_rows(Path(draft), [np.asarray(vector)], gzipped=is_gzip(name))
 

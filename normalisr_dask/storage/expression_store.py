@@ -4,6 +4,7 @@ Log-CPM and normalised expression are dense, but follow from sparse counts and a
 store of these takes about the room of the counts.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from normalisr_dask.storage.count_store import METADATA_KEY
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.counts import Counts, open_counts
-from normalisr_dask.storage.locations import as_path, zarr_store
+from normalisr_dask.storage.damage import check_chunks, reading
+from normalisr_dask.storage.locations import ALL_CHUNKS, as_path, zarr_store
 from normalisr_dask.storage.names import storable
 
 FORMAT_VERSION = 1
@@ -50,7 +52,7 @@ def write_expression(store: Path | str, form: StoredForm) -> None:
     write_counts(path / COUNTS, form.counts)
     vectors = group.create_group(VECTORS)
     for name, values in form.vectors.items():
-        vectors.create_array(name, data=np.ascontiguousarray(values))
+        vectors.create_array(name, data=np.ascontiguousarray(values), config=ALL_CHUNKS)
     group.attrs[METADATA_KEY] = {"expression": form.kind, "format_version": FORMAT_VERSION}
 
 
@@ -60,7 +62,7 @@ def read_expression(store: Path | str) -> StoredForm | None:
     Raises
     ------
     ValueError
-        If it is of another version, or its counts are damaged.
+        If it is of another version, or damaged.
     """
     group = zarr.open_group(zarr_store(as_path(store)), mode="r")
     metadata = group.attrs.get(METADATA_KEY)
@@ -69,12 +71,19 @@ def read_expression(store: Path | str) -> StoredForm | None:
     if metadata.get("format_version") != FORMAT_VERSION:
         msg = f"{store} is expression of format version {metadata.get('format_version')}, expected {FORMAT_VERSION}"
         raise ValueError(msg)
+    counts = open_counts(f"{str(store).rstrip('/')}/{COUNTS}")
+    return StoredForm(str(metadata["expression"]), counts, dict(_vectors(group, store)))
+
+
+def _vectors(group: zarr.Group, store: Path | str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Read the vectors, each with its name."""
+    way_out = "copy it again, or make it again"
     vectors: Any = group[VECTORS]
-    return StoredForm(
-        str(metadata["expression"]),
-        open_counts(f"{str(store).rstrip('/')}/{COUNTS}"),
-        {name: np.asarray(array[...]) for name, array in vectors.arrays()},
-    )
+    for name, array in vectors.arrays():
+        place = f"{VECTORS}/{name}"
+        check_chunks(array, store, place, way_out)
+        with reading(store, place, way_out):
+            yield name, np.asarray(array[...])
 
 
 def write_counts(store: Path | str, counts: Counts) -> None:

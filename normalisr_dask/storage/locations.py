@@ -17,13 +17,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from uuid import uuid4
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.storage import FsspecStore
 
 #: What Zarr knows a group or an array by.
 METADATA = "zarr.json"
 #: How arrays are written: with chunks of zeros, too, so that a chunk that is not there is one that is missing.
 ALL_CHUNKS: Any = {"write_empty_chunks": True}
+#: What says so of an array that somebody else could have written.
+HAS_ALL_CHUNKS = "normalisr_dask_writes_all_chunks"
 #: Packages for URLs of any kind, and of one.
 NEEDED, NEEDED_FOR = ("upath",), {"s3": ("s3fs",), "s3a": ("s3fs",)}
 NAMES_ON_PYPI = {"upath": "universal-pathlib"}
@@ -145,6 +149,14 @@ def files_below(folder: Path) -> list[str]:
         return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
     root = _key(folder)
     return [key.removeprefix(f"{root}/") for key in _file_system(folder).find(root)]
+
+
+def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
+    """Return which chunks of an array are stored, or shards where it has such, in the shape of their grid."""
+    stored = set(files_below(path_of(array)))
+    shape = tuple(-(-length // size) for length, size in zip(array.shape, array.shards or array.chunks, strict=True))
+    keys = (array.metadata.encode_chunk_key(index) for index in np.ndindex(shape))
+    return np.array([key in stored for key in keys], dtype=bool).reshape(shape)
 
 
 def publish_folder(draft: Path, target: Path) -> None:

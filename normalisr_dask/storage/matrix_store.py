@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from normalisr_dask.graph.inputs import cells_per_block
 from normalisr_dask.graph.passes import BlockReader, blocks_of
 from normalisr_dask.storage.damage import reading
+from normalisr_dask.storage.locations import ALL_CHUNKS, HAS_ALL_CHUNKS
 
 #: Largest run of whole rows that is held in memory.
 ROWS_BYTES = 32 << 20
 #: What a reader reads at least.
 CHUNK_BYTES = 1 << 19
+#: Of an array in a store of its own.
+WITH_ALL_CHUNKS: Any = {"config": ALL_CHUNKS, "attributes": {HAS_ALL_CHUNKS: True}}
 
 
 def store_rows(store: Path | str, blocks: Iterable[NDArray[Any]], dtype: Any = np.float64) -> zarr.Array:
@@ -80,7 +83,13 @@ def create_like(store: Path | str, matrix: da.Array) -> zarr.Array:
         rows = max(1, min(height, ROWS_BYTES // (matrix.dtype.itemsize * max(1, matrix.shape[1]))))
         height = rows * -(-height // rows)
     return zarr.create_array(
-        store, shape=matrix.shape, dtype=matrix.dtype, chunks=(rows, width), shards=(height, width), zarr_format=3
+        store,
+        shape=matrix.shape,
+        dtype=matrix.dtype,
+        chunks=(rows, width),
+        shards=(height, width),
+        zarr_format=3,
+        **WITH_ALL_CHUNKS,
     )
 
 
@@ -142,6 +151,7 @@ def _create_by_rows(store: Path | str, n_columns: int, dtype: Any) -> zarr.Array
         shards=(height, width * -(-n_columns // width)),
         compressors=None,
         zarr_format=3,
+        **WITH_ALL_CHUNKS,
     )
 
 

@@ -20,18 +20,16 @@ import zarr
 from numpy.typing import NDArray
 
 from normalisr_dask.schema import FORMAT_VERSION, STAGES, Variable, kind_of
-from normalisr_dask.storage.damage import damaged, reading
+from normalisr_dask.storage.damage import check_chunks, reading
 from normalisr_dask.storage.locations import (
     ALL_CHUNKS,
     METADATA,
     as_path,
-    files_below,
     for_tasks,
     has_file,
     is_local,
     make_folder,
     open_array,
-    path_of,
     publish_folder,
     remove_folder,
     whole_file,
@@ -174,10 +172,7 @@ class ResultStore:
         """
         with self._reading(stage, name):
             array = open_array(self.path / stage / name)
-            present = stored_chunks(array)
-        if not present.all():
-            first = array.metadata.encode_chunk_key(tuple(np.argwhere(~present)[0].tolist()))
-            raise damaged(self.path, f"{stage}/{name}/{first} is missing", self._way_out)
+        check_chunks(array, self.path, f"{stage}/{name}", self._way_out)
         return array
 
     def read(self, stage: str, name: str) -> NDArray[Any]:
@@ -215,14 +210,6 @@ class ResultStore:
 def lazy(array: zarr.Array) -> da.Array:
     """Return a stored array as a Dask array with its chunks."""
     return da.from_array(for_tasks(array), chunks=array.chunks)
-
-
-def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
-    """Return which chunks of an array are stored, in the shape of its grid of chunks."""
-    stored = set(files_below(path_of(array)))
-    shape = array.cdata_shape
-    keys = (array.metadata.encode_chunk_key(index) for index in np.ndindex(shape))
-    return np.array([key in stored for key in keys], dtype=bool).reshape(shape)
 
 
 def _unfinished_arrays(

@@ -3,12 +3,18 @@
 import numpy as np
 import zarr
 
-from bad_inputs.making import cases, cut, edit, folder, text
+from bad_inputs.making import cases, cut, edit, folder, remove, text
+from normalisr_dask.storage.matrix_store import store_rows
 
 
 def array(name: str, values: object):
     """Write a Zarr array."""
     return lambda: zarr.create_array(name, data=np.asarray(values))
+
+
+def zeros(name: str):
+    """Write a Zarr array of zeros as a command writes it."""
+    return lambda: store_rows(name, [np.zeros((1, 3))])
 
 
 # fmt: off
@@ -48,6 +54,7 @@ COUNTS = cases(
     ("array of three dimensions", "subset cube.zarr out.tsv -c cells.txt cells.txt", "cube.zarr has 3 dimensions, expected 2", array("cube.zarr", np.ones((2, 3, 4)))),
     ("array of complex numbers", "subset complex.zarr out.tsv -c cells.txt cells.txt", "complex.zarr holds values of type complex128, expected real numbers", array("complex.zarr", [[1j, 2, 3]])),
     ("array cut off", "subset cut.zarr out.tsv -c cells.txt cells.txt", "cut.zarr is damaged", array("cut.zarr", [[1.0, 2, 3]]), cut("cut.zarr/c/0/0")),
+    ("array without a shard", "subset zeros.zarr out.tsv -c cells.txt cells.txt", "zeros.zarr is damaged or incompletely copied: c/0/0 is missing", zeros("zeros.zarr"), remove("zeros.zarr/c/0/0")),
     ("array of other metadata", "subset cut.zarr out.tsv -c cells.txt cells.txt", "cut.zarr is damaged", array("cut.zarr", [[1.0, 2, 3]]), cut("cut.zarr/zarr.json")),
     ("covariates of other cells", "lcpm counts.tsv l s c -c two_cells.tsv", "two_cells.tsv has 2 columns (cells), but counts.tsv has 3"),
     ("covariates in no folder", "lcpm counts.tsv l s none/c", "none to write c into"),

@@ -42,3 +42,13 @@ def test_expression_is_written_to_a_url_and_read_from_there(count_store):
     np.testing.assert_array_equal(form.vectors["offset"], np.arange(3.0))
     assert form.counts.cells.tolist() == counts.cells.tolist()
     assert (next(form.counts.blocks()) != next(counts.blocks())).nnz == 0
+
+
+def test_a_vector_that_lost_a_chunk_is_not_read_as_zeros(count_store, tmp_path):
+    store = tmp_path / "a.zarr"
+    write_expression(store, StoredForm("log_cpm", open_counts(count_store), {"offset": np.zeros(3)}))
+    form = read_expression(store)
+    np.testing.assert_array_equal(form.vectors["offset"], np.zeros(3))
+    (store / "vectors" / "offset" / "c" / "0").unlink()
+    with pytest.raises(ValueError, match=r"a\.zarr is damaged or incompletely copied: vectors/offset/c/0 is missing"):
+        read_expression(store)

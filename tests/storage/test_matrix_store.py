@@ -8,6 +8,7 @@ import zarr
 
 from normalisr_dask.graph.passes import reader_of
 from normalisr_dask.storage import matrix_store
+from normalisr_dask.storage.locations import stored_chunks
 from normalisr_dask.storage.matrix_store import by_columns, by_rows, create_like, regular, row_blocks, store_rows
 
 VALUES = np.random.default_rng(0).normal(size=(53, 97))
@@ -60,3 +61,14 @@ def test_vectors_are_read_whole(tmp_path):
     vector = zarr.create_array(tmp_path / "a.zarr", data=VALUES[0], chunks=(10,))
     (values,) = row_blocks(vector)
     np.testing.assert_array_equal(values, VALUES[0])
+
+
+def test_all_shards_are_written_also_those_of_zeros(tmp_path):
+    zeros = np.zeros_like(VALUES)
+    by_block = regular(da.from_array(zeros, chunks=(10, 30)))
+    target = create_like(tmp_path / "blocks.zarr", by_block)
+    da.store(by_block, target, lock=False)
+    for array in (store_rows(tmp_path / "rows.zarr", [zeros]), target):
+        assert array.shards is not None
+        assert stored_chunks(array).all()
+        assert stored_chunks(array).shape == tuple(-(-VALUES.shape[axis] // array.shards[axis]) for axis in (0, 1))

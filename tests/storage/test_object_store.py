@@ -29,9 +29,9 @@ from normalisr_dask.storage.count_store import open_count_store, read_cells
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.storage.folder_lock import locked
 from normalisr_dask.storage.leases import LEASE, leased
-from normalisr_dask.storage.locations import as_path, files_below, for_tasks
+from normalisr_dask.storage.locations import as_path, files_below, for_tasks, stored_chunks
 from normalisr_dask.storage.processes import identity
-from normalisr_dask.storage.result_store import ResultStore, stored_chunks
+from normalisr_dask.storage.result_store import ResultStore
 from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
 
 PROGRAM = str(Path(sys.executable).with_name("normalisr-dask"))
