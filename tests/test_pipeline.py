@@ -436,7 +436,7 @@ def test_plan_refuses_what_does_not_fit_and_names_a_limit_that_does(
     plan(settings, **(size | {"memory_limit": parse_bytes(named[1])}))
 
 
-def test_smaller_memory_makes_smaller_blocks_and_the_same_results(settings: RunSettings, client: Client) -> None:
+def test_smaller_memory_makes_smaller_blocks(settings: RunSettings) -> None:
     large = plan(settings, **LIMITS)
     small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("560MB")}))
     assert small.cells_per_block < large.cells_per_block

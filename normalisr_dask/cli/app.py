@@ -177,7 +177,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, terminate)
-    signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a script it is ignored
+        signal.signal(signal.SIGINT, interrupt)
     ignore_abandoned_coroutines()
     try:
         app()
