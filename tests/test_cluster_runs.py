@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from dask_programs import (
     PROGRAM,
     PROGRAM_SECONDS,
@@ -30,6 +32,8 @@ from hosts import network
 from slurm import slurm
 from tls_files import tls_files
 
+from normalisr_dask.pipeline import plan
+from normalisr_dask.settings import RunSettings
 from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
 
 pytestmark = pytest.mark.slow
@@ -59,6 +63,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     finish(start_run(folder / "counts.zarr", folder / "out", "--workers", "2", "--memory-limit", "1500MB"))
     assert stages(folder / "out") == STAGES
     return Undisturbed(folder / "counts.zarr", results(folder / "out"))
+
+
+def test_less_memory_gives_the_same_results_from_smaller_blocks(whole: Undisturbed, tmp_path: Path) -> None:
+    usual, output = whole.store.with_name("out"), tmp_path / "out"
+    groupings = str(whole.store.with_name("guides.tsv.gz"))
+    asked = RunSettings(str(whole.store), str(output), groupings=groupings, coex=True)
+    plans = [plan(asked, memory_limit=limit * 10**6, workers=2, threads_per_worker=1) for limit in (1500, 600)]
+    assert plans[1].cells_per_block < plans[0].cells_per_block / 4
+    finish(start_run(whole.store, output, "--workers", "2", "--memory-limit", "600MB"))
+    assert stages(output) == STAGES
+    for stage in STAGES:
+        expected, found = (xr.open_zarr(folder / "results.zarr", group=stage).load() for folder in (usual, output))
+        for name in expected.data_vars:
+            if expected[name].dtype.kind == "f":
+                absolute = 0 if name == "pvalue" else 1e-11  # the smallest P-values, too
+                np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, atol=absolute, err_msg=name)
+            else:
+                np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_workers_join_and_leave(whole: Undisturbed, tmp_path: Path) -> None:
