@@ -19,7 +19,7 @@ from normalisr_dask.graph.memory import (
 )
 from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
 from normalisr_dask.grouping_sums import GroupingPlanner, GroupingSums
-from normalisr_dask.kernels.chebyshev import N_NODES
+from normalisr_dask.kernels.chebyshev import N_NODES, PIECE_BYTES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
 from normalisr_dask.schema import kind_of, stage_of_level
 from normalisr_dask.storage.count_store import CountStore
@@ -33,6 +33,8 @@ QC_ROUNDS = 4
 EDGE_BYTES = 24
 #: Stages that each level of gene sets has.
 LEVEL_STAGES = ("coex", "edges", "go")
+#: Copies of covariates of cells beside a block of counts, and of a piece of what is interpolated to genes.
+ROWS_OF_CELLS, PIECES = 4, 4
 #: Genes of a gene set that are planned for; few have more.
 GENES_OF_SET = 2_000
 #: Compressed bytes of a stored entry, more or less.
@@ -252,7 +254,7 @@ def plan_run(
     cell_blocks = math.ceil(store.n_cells / cells_per_block)
     groupings = GroupingPlanner(
         sums,
-        _block_bytes(store, cells_per_block) + _node_bytes(cells_per_block, sums),
+        _beside_sums(store, cells_per_block, n_covariates),
         cell_blocks,
         at_a_time,
         allowed,
@@ -355,14 +357,14 @@ def _largest_tasks(
 ) -> dict[str, TaskPlan]:
     """Return the largest task of each stage."""
     n_genes, n_covariates = store.n_genes, sums.n_covariates
-    block, nodes = _block_bytes(store, cells_per_block), _node_bytes(cells_per_block, sums)
-    per_gene = dense_block_bytes(n_genes, (n_covariates + 4) ** 2, SPLIT_EVERY // 2)
+    block, beside_sums = _block_bytes(store, cells_per_block), _beside_sums(store, cells_per_block, n_covariates)
+    per_gene = dense_block_bytes(n_genes, n_covariates + 4, 2 * SPLIT_EVERY)
     tasks = {
         "qc": TaskPlan("sums of a block of counts", block + dense_block_bytes(n_genes, 3, SPLIT_EVERY)),
-        "normalisation": TaskPlan("fit of a block of counts", block + max(nodes, per_gene)),
+        "normalisation": TaskPlan("fit of a block of counts", beside_sums + per_gene),
     }
     if sums.n_groupings:
-        n_bytes = block + nodes + sums.task_bytes(groupings_per_block)
+        n_bytes = beside_sums + sums.task_bytes(groupings_per_block)
         tasks["de"] = TaskPlan("genes x groupings sums of a block", n_bytes)
         if sums.single == 4:
             inverse = dense_block_bytes(sums.n_groupings, sums.n_groupings, 4)
@@ -377,10 +379,11 @@ def _block_bytes(store: CountStore, cells_per_block: int) -> int:
     return sparse_block_bytes(math.ceil(store.n_entries * cells_per_block / max(1, store.n_cells)))
 
 
-def _node_bytes(cells_per_block: int, sums: GroupingSums) -> int:
-    """Return the bytes of what a task makes of the cells of a block for the Chebyshev nodes."""
-    pairs = (sums.n_covariates + 2) * (sums.n_covariates + 1) // 2
-    return dense_block_bytes(N_NODES * pairs, cells_per_block, 3)
+def _beside_sums(store: CountStore, cells_per_block: int, n_covariates: int) -> int:
+    """Return the bytes of a task on a block of counts and rows of its cells, or of one that completes sums of genes."""
+    of_genes = min(PIECE_BYTES, dense_block_bytes(store.n_genes, N_NODES * (n_covariates + 2), 1))
+    of_cells = dense_block_bytes(n_covariates + 2, cells_per_block, ROWS_OF_CELLS)
+    return max(_block_bytes(store, cells_per_block) + of_cells, PIECES * of_genes)
 
 
 def one_pass_bytes(n_entries: int, n_cells: int) -> int:

@@ -21,6 +21,7 @@ from normalisr_dask.cluster import ClusterSettings, connect, memory_limits, work
 from normalisr_dask.graph.memory import PROCESS_BYTES, USABLE_SHARE
 from normalisr_dask.pipeline import plan, run
 from normalisr_dask.settings import RunSettings
+from normalisr_dask.storage.count_store import open_count_store
 from normalisr_dask.storage.count_store_writer import CountStoreWriter
 from normalisr_dask.testing import simulate_counts, write_matrix_market
 
@@ -32,6 +33,7 @@ SAMPLE_SECONDS = 0.01
 
 N_GENES, N_CELLS, N_GROUPINGS = 20_000, 30_000, 50
 CELLS_PER_BLOCK = 3_000
+N_DONORS = 50
 N_WORKERS, WORKER_LIMIT = 2, 1_500 * MEGABYTE
 #: What a worker's peak may grow by while it is asked for it once more: a few pages, of which a new peak is made.
 AFTER_THE_RUN = MEGABYTE
@@ -130,6 +132,27 @@ def test_reference_controls_stay_within_their_plan(large_store: Path, tmp_path: 
     (calibration,) = (stage for stage in planned.stages if stage.name == "calibration")
     assert 0 < done["peak_worker_bytes"] <= PROCESS_BYTES + calibration.peak_task_bytes <= USABLE_SHARE * limit
     assert "control" in done["note"]
+
+
+def test_many_covariates_stay_within_their_plan(large_store: Path, tmp_path: Path) -> None:
+    """A donor each, say: every gene has a matrix of all pairs of them."""
+    cells = pd.Index(open_count_store(large_store).cells(), name="cell")
+    donors = np.random.default_rng(1).integers(0, N_DONORS + 1, cells.size)
+    table = pd.DataFrame({f"donor{number}": (donors == number).astype(int) for number in range(N_DONORS)}, cells)
+    table.to_csv(tmp_path / "donors.tsv", sep="\t")
+    tested = {"groupby": "guide", "reference": "guide00", "other_groupings": "exclude"}
+    covariates = str(tmp_path / "donors.tsv")
+    settings = RunSettings(str(large_store), str(tmp_path / "out"), covariates=covariates, **tested)
+    planned = plan(settings, memory_limit=WORKER_LIMIT, workers=N_WORKERS, threads_per_worker=1)
+    cluster = ClusterSettings(workers=N_WORKERS, memory_limit=WORKER_LIMIT, local_directory=str(tmp_path / "spilled"))
+    with connect(cluster) as client:
+        run(settings, client)
+        assert set(client.run(times_spilled).values()) == {0}
+    done = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]
+    projected = 0
+    for stage in planned.stages:
+        projected = max(projected, PROCESS_BYTES + stage.peak_task_bytes)
+        assert 0 < done[stage.name]["peak_worker_bytes"] <= projected <= USABLE_SHARE * WORKER_LIMIT, stage.name
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ TOLERANCE = 1e-11
 ENOUGH = 1e-16
 #: Ranges narrower than this are widened, so that nodes stay apart.
 NARROWEST = 1e-3
+#: Of the values of all nodes at some points.
+PIECE_BYTES = 32 << 20
 
 
 def nodes(node_range: Floats) -> Floats:
@@ -43,6 +45,13 @@ def interpolation_matrix(points: Floats, node_range: Floats) -> Floats:
     to_coefficients = np.cos(np.outer(orders, _angles(n_nodes))) * (2.0 / n_nodes)
     to_coefficients[0] /= 2
     return np.asarray(np.cos(np.outer(np.arccos(position), orders)) @ to_coefficients)
+
+
+def pieces(n_points: int, bytes_of_point: int, most: int = 1 << 62) -> Iterator[slice]:
+    """Yield runs of points of which what is interpolated together takes at most PIECE_BYTES, and at most so many."""
+    at_a_time = min(max(1, PIECE_BYTES // bytes_of_point), most)
+    for start in range(0, n_points, at_a_time):
+        yield slice(start, min(start + at_a_time, n_points))
 
 
 def with_all_nodes(sums: Floats, n_nodes: int, axis: int) -> Floats:

@@ -140,7 +140,7 @@ def count_residuals(
     normalised_covariates
         Covariates of the test (r, n).
     fit
-        β, k and one more of every gene (genes, q + 2), as :func:`normalisr_dask.kernels.implicit.gene_fit` returns.
+        β, k and one more of every gene (genes, q + 2), as :func:`normalisr_dask.kernels.implicit_fit.gene_fit` returns.
     gene_scaling
         t (genes,).
     coefficients

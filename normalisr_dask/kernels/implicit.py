@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from normalisr_dask.kernels.blocks import Block, as_sparse, by_columns, dense_float, scatter_entries
-from normalisr_dask.kernels.chebyshev import growth_at_nodes, interpolation_matrix, with_all_nodes
+from normalisr_dask.kernels.chebyshev import growth_at_nodes, interpolation_matrix, pieces, with_all_nodes
 from normalisr_dask.kernels.exponential import powers
 from normalisr_dask.kernels.linear_algebra import coefficients as least_squares
-from normalisr_dask.kernels.linear_algebra import stacked_coefficients
 from normalisr_dask.kernels.log_cpm import coded, posterior_mean
-from normalisr_dask.kernels.normalisation import covariate_pairs, panels, variance_factor
+from normalisr_dask.kernels.normalisation import panels
 
 Floats = NDArray[np.float64]
 ZERO_COUNT = np.zeros(1, dtype=np.int64)
@@ -198,35 +197,6 @@ def in_zero_residual(fit: Floats, zero_fit: Floats) -> Floats:
     return np.column_stack([zero_fit - fit[:, :-2], np.ones(len(fit))])
 
 
-def node_moments(
-    *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, scaling_range: Floats
-) -> Floats:
-    """Return the dense sums that :func:`gene_fit` needs at every node τ, (m, pairs + 1).
-
-    These are Σ_cells of e^(2 τ L) b b' for all pairs of the rows b of C and z̃, and of e^(τ L) z.
-
-    Parameters
-    ----------
-    covariates
-        C (q, n).
-    cell_offset
-        What log-CPM subtracts of every cell (n,).
-    zero_fit
-        a of z̃ = z − a C (1, q).
-    weights
-        w (n,).
-    scaling_range
-        From :func:`chebyshev.check_range` (3,).
-    """
-    basis, of_zero = with_zero_residual(covariates, cell_offset, zero_fit), zero_log_cpm(cell_offset)
-    pairs = covariate_pairs(len(basis))
-    moments = [
-        [*((basis * growth**2) @ basis.T)[pairs], growth @ of_zero]
-        for growth in growth_at_nodes(weights, scaling_range)
-    ]
-    return with_all_nodes(np.array(moments), len(moments), axis=0)
-
-
 def node_products(
     rows: Block, *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, scaling_range: Floats
 ) -> Floats:
@@ -237,41 +207,12 @@ def node_products(
     rows
         (r, n), dense or sparse.
     covariates, cell_offset, zero_fit, weights, scaling_range
-        As for :func:`node_moments`.
+        As for :func:`normalisr_dask.kernels.implicit_fit.node_moments`.
     """
     basis = with_zero_residual(covariates, cell_offset, zero_fit)
     values = rows if scipy.sparse.issparse(rows) else dense_float(rows)
     products = [values @ (basis * growth).T for growth in growth_at_nodes(weights, scaling_range)]
     return with_all_nodes(np.column_stack(products), len(products), axis=1)
-
-
-def entry_sums(
-    block: Block, *, covariates: Floats, cell_offset: Floats, zero_fit: Floats, weights: Floats, gene_scaling: Floats
-) -> Floats:
-    """Return Σ_cells of u² s C, u² s z̃, u² s² and u s, (G, q + 3)."""
-    own = coded_deviations(block)
-    sums = np.zeros((own.shape[0], covariates.shape[0] + 3))
-    rows = np.ascontiguousarray(with_zero_residual(covariates, cell_offset, zero_fit).T)
-    _add_entry_sums(own.offsets, own.genes, own.codes, own.by_count, rows, np.log(weights), gene_scaling, sums)
-    return sums
-
-
-@njit(nogil=True, cache=True)
-def _add_entry_sums(offsets, genes, codes, by_count, rows, log_weights, gene_scaling, sums):  # type: ignore[no-untyped-def]
-    n_rows = rows.shape[1]
-    scaling, growth = cell_buffers(offsets)
-    for cell in range(rows.shape[0]):
-        start, stop = offsets[cell], offsets[cell + 1]
-        cell_growth(genes[start:stop], gene_scaling, log_weights[cell], scaling, growth)
-        of_cell = rows[cell]
-        for entry in range(start, stop):
-            weight = growth[entry - start]
-            weighted = weight * by_count[codes[entry]]
-            of_gene = sums[genes[entry]]
-            for row in range(n_rows):
-                of_gene[row] += weight * weighted * of_cell[row]
-            of_gene[n_rows] += weighted * weighted
-            of_gene[n_rows + 1] += weighted
 
 
 @njit(nogil=True, cache=True)
@@ -289,56 +230,6 @@ def cell_growth(genes, gene_scaling, log_weight, scaling, growth):  # type: igno
     for entry in range(genes.size):
         scaling[entry] = gene_scaling[genes[entry]]
     powers(scaling[: genes.size], log_weight, growth[: genes.size])
-
-
-def gene_fit(
-    sums: Floats,
-    gene_scaling: Floats,
-    moments: Floats,
-    scaling_range: Floats,
-    zero_fit: Floats,
-    *,
-    n_cells: int,
-    keepvar: bool,
-) -> Floats:
-    """Return β, the variance factor k, and Σ y² of every gene, (G, q + 2).
-
-    Parameters
-    ----------
-    sums
-        From :func:`entry_sums` (G, q + 3).
-    gene_scaling
-        t (G,).
-    moments
-        From :func:`node_moments` (m, pairs + 1).
-    scaling_range
-        From :func:`chebyshev.check_range` (3,).
-    zero_fit
-        a of z̃ = z − a C (1, q).
-    n_cells
-        Number of cells.
-    keepvar
-        Whether k gives a gene back its variance; 1 otherwise.
-    """
-    q = sums.shape[1] - 3
-    at_nodes = interpolation_matrix(gene_scaling, scaling_range)
-    at_genes = at_nodes @ moments[: at_nodes.shape[1]]
-    grams = np.empty((len(sums), q + 1, q + 1))
-    first, second = covariate_pairs(q + 1)
-    grams[:, first, second] = grams[:, second, first] = at_genes[:, :-1]
-    with_covariates = sums[:, :q] + grams[:, q, :q]
-    fitted = stacked_coefficients(with_covariates, grams[:, :q, :q])
-    squares = sums[:, q + 1] + 2 * sums[:, q] + grams[:, q, q]
-    residual = squares - np.einsum("gk,gk->g", fitted, with_covariates)
-    residual = np.where(residual > ROUNDING * squares, residual, 0.0)
-    # of s + z itself, from those of s + z̃ = s + z − a C
-    squares += 2 * with_covariates @ zero_fit[0] + (grams[:, :q, :q] @ zero_fit[0]) @ zero_fit[0]
-    mean = (sums[:, q + 2] + at_genes[:, -1]) / n_cells
-    factor = np.ones(len(sums))
-    if keepvar:
-        about_mean = squares - n_cells * mean**2
-        factor = variance_factor(np.column_stack([about_mean, residual, squares]), gene_scaling)
-    return np.column_stack([fitted + zero_fit, factor, factor**2 * residual])
 
 
 # ---- moments for the tests
@@ -406,7 +297,7 @@ def complete_products(
     node_sums
         :func:`node_products` of the rows (r, m · (q + 1)).
     fit
-        From :func:`gene_fit` (G, q + 2).
+        From :func:`normalisr_dask.kernels.implicit_fit.gene_fit` (G, q + 2).
     gene_scaling
         t (G,).
     scaling_range
@@ -414,9 +305,13 @@ def complete_products(
     zero_fit
         a of z̃ = z − a C (1, q).
     """
-    at_genes = interpolation_matrix(gene_scaling, scaling_range)
-    weights = (at_genes[:, :, None] * in_zero_residual(fit, zero_fit)[:, None, :]).reshape(len(fit), -1)
-    return np.asarray(fit[:, -2] * (entries + node_sums[:, : weights.shape[1]] @ weights.T))
+    products = np.empty_like(entries)
+    for genes in pieces(len(fit), entries.itemsize * node_sums.shape[1]):
+        at_genes = interpolation_matrix(gene_scaling[genes], scaling_range)
+        in_basis = in_zero_residual(fit[genes], zero_fit)
+        weights = (at_genes[:, :, None] * in_basis[:, None, :]).reshape(len(in_basis), -1)
+        products[:, genes] = fit[genes, -2] * (entries[:, genes] + node_sums[:, : weights.shape[1]] @ weights.T)
+    return products
 
 
 def dense_normalised(

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from normalisr_dask.kernels.blocks import Block, by_columns
-from normalisr_dask.kernels.chebyshev import N_NODES, growth_at_nodes, interpolation_matrix, with_all_nodes
+from normalisr_dask.kernels.chebyshev import N_NODES, growth_at_nodes, interpolation_matrix, pieces, with_all_nodes
 from normalisr_dask.kernels.exclusive import Labels, group_of_cells
 from normalisr_dask.kernels.implicit import (
     cell_buffers,
@@ -28,7 +28,7 @@ from normalisr_dask.kernels.implicit import (
 from normalisr_dask.kernels.normalisation import covariate_pairs
 
 Floats = NDArray[np.float64]
-#: Genes whose products with the nodes are formed together, which bounds the memory of a task.
+#: Most genes whose products with the nodes are formed together.
 GENES_AT_A_TIME = 2048
 #: Bytes of the products of covariates of cells that are taken together.
 PRODUCT_BYTES = 16 << 20
@@ -178,8 +178,8 @@ def complete_group_moments(
         a of z̃ = z − a C (1, q).
     """
     moments = np.empty((len(entries), len(counts) * (coefficients.shape[1] + 2)))
-    for start in range(0, len(entries), GENES_AT_A_TIME):
-        genes = slice(start, start + GENES_AT_A_TIME)
+    bytes_of_gene = entries.itemsize * N_NODES * len(covariate_pairs(fit.shape[1] - 1)[0])
+    for genes in pieces(len(entries), bytes_of_gene, GENES_AT_A_TIME):
         at_genes = interpolation_matrix(gene_scaling[genes], scaling_range)
         in_basis, factor = in_zero_residual(fit[genes], zero_fit), fit[genes, -2, None]
         moments[genes] = _complete(

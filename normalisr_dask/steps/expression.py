@@ -26,7 +26,7 @@ from normalisr_dask.graph.layout import (
 from normalisr_dask.graph.passes import rows_of
 from normalisr_dask.graph.products import product_over_cells
 from normalisr_dask.graph.vectors import in_cell_chunks, with_ones
-from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_groups
+from normalisr_dask.kernels import association, chebyshev, exclusive, implicit, implicit_fit, implicit_groups
 from normalisr_dask.kernels.linear_algebra import coefficients, cross_product
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
 
@@ -291,7 +291,7 @@ class NormalisedForm:
         zero_fit = log_cpm.zero_fit(covariates)
         by_cell = {"covariates": covariates, "cell_offset": log_cpm.cell_offset, "weights": weights}
         sums = sum_over_cells(
-            implicit.entry_sums,
+            implicit_fit.entry_sums,
             log_cpm.counts,
             width=n_covariates + 3,
             by_cell=by_cell,
@@ -300,13 +300,13 @@ class NormalisedForm:
         )
         n_pairs = (n_covariates + 1) * (n_covariates + 2) // 2
         moments = sum_of_vectors(
-            implicit.node_moments,
+            implicit_fit.node_moments,
             by_cell,
             shape=(chebyshev.N_NODES, n_pairs + 1),
             shared={"scaling_range": bounds, "zero_fit": zero_fit},
         )
         fit = map_genes(
-            implicit.gene_fit,
+            implicit_fit.gene_fit,
             sums,
             gene_scaling.rechunk((sums.chunks[0],)),
             shared=(moments, bounds, zero_fit),

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from normalisr_dask.kernels import association, counts, exclusive, implicit, implicit_groups, log_cpm, normalisation
+from normalisr_dask.kernels import (
+    association,
+    counts,
+    exclusive,
+    implicit,
+    implicit_fit,
+    implicit_groups,
+    log_cpm,
+    normalisation,
+)
 from normalisr_dask.kernels.blocks import as_sparse, dense_float, dense_from_entries
 from normalisr_dask.kernels.linear_algebra import cross_product
 
@@ -137,7 +146,7 @@ CASES = {
         implicit.cell_squares, COUNTS, ("fit", "covariates", "cell_offset", "cell_scale"), "cells"
     ),
     "entry_sums": Case(
-        implicit.entry_sums,
+        implicit_fit.entry_sums,
         COUNTS,
         ("covariates", "cell_offset", "weights", "gene_scaling"),
         "genes",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from normalisr_dask.kernels import implicit
+from normalisr_dask.kernels import chebyshev, implicit, implicit_fit
 from normalisr_dask.kernels.chebyshev import check_range
 from normalisr_dask.kernels.linear_algebra import coefficients
 from normalisr_dask.kernels.log_cpm import mean_log_cpm
@@ -31,7 +31,9 @@ def arrays(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("spread", [1.0, 10.0, 300.0])
 @pytest.mark.parametrize("keepvar", [True, False])
-def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar, spread):
+@pytest.mark.parametrize("piece_bytes", [1, 20_000, chebyshev.PIECE_BYTES], ids=["a gene", "some genes", "all genes"])
+def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, monkeypatch, piece_bytes, keepvar, spread):
+    monkeypatch.setattr(chebyshev, "PIECE_BYTES", piece_bytes)
     arrays["weights"] = spread ** np.linspace(-0.5, 0.5, N_CELLS)[np.random.default_rng(0).permutation(N_CELLS)]
     block = scipy.sparse.csc_array(arrays["counts"])
     of_cells = {name: arrays[name] for name in ("covariates", "cell_offset", "weights")}
@@ -40,10 +42,10 @@ def test_fit_squares_and_products_are_those_of_the_dense_matrix(arrays, keepvar,
     of_zero = {name: arrays[name] for name in ("covariates", "cell_offset")}
     covariate_gram = arrays["covariates"] @ arrays["covariates"].T
     zero_fit = coefficients(implicit.zero_products(**of_zero), covariate_gram)
-    fit = implicit.gene_fit(
-        implicit.entry_sums(block, **of_cells, zero_fit=zero_fit, gene_scaling=scaling),
+    fit = implicit_fit.gene_fit(
+        implicit_fit.entry_sums(block, **of_cells, zero_fit=zero_fit, gene_scaling=scaling),
         scaling,
-        implicit.node_moments(**of_cells, zero_fit=zero_fit, scaling_range=bounds),
+        implicit_fit.node_moments(**of_cells, zero_fit=zero_fit, scaling_range=bounds),
         bounds,
         zero_fit,
         n_cells=N_CELLS,
