@@ -5,9 +5,10 @@
 Reads no data and computes nothing; the plans are those that `normalisr-dask run --coex` makes.
 """
 
+from normalisr_dask.gene_pair_plan import GenePairPlanner
 from normalisr_dask.graph.inputs import cells_per_sparse_block
 from normalisr_dask.graph.memory import task_allowance
-from normalisr_dask.planning import GenePairPlanner, one_pass_bytes
+from normalisr_dask.planning import one_pass_bytes
 
 N_GENES, ENTRIES_PER_CELL, N_COVARIATES = 20_000, 1_600, 4
 CELLS, WORKERS = (10_000, 1_000_000, 10_000_000), (2, 8, 64, 1024)

@@ -23,7 +23,7 @@ from normalisr_dask.partitions import made_with, store
 from normalisr_dask.planning import RunPlan, plan_run, with_calibration
 from normalisr_dask.process_memory import peak_bytes, release_freed
 from normalisr_dask.progress import RunProgress, Silent, recorded_warnings, watched
-from normalisr_dask.run_inputs import RunInputs, check_enough_cells, fingerprints, read_inputs
+from normalisr_dask.run_inputs import RunInputs, check_counts_stayed, check_enough_cells, fingerprints, read_inputs
 from normalisr_dask.screen import Screen, groupings_with_enough_cells
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.stage_use import measured
@@ -87,14 +87,12 @@ def plan(settings: RunSettings, *, memory_limit: int, workers: int, threads_per_
     """
     inputs = read_inputs(settings)
     check_gene_sets(settings, inputs.store.genes())
-    Manifest.of_run(
-        settings.output, asdict(settings), fingerprints(settings, inputs.store)
-    )  # refuses the folder of another run
-    return _plan(settings, inputs, memory_limit, workers, threads_per_worker)
+    before = Manifest.of_run(settings.output, asdict(settings), fingerprints(settings, inputs.store))
+    return _plan(settings, inputs, before, memory_limit, workers, threads_per_worker)
 
 
 def _plan(
-    settings: RunSettings, inputs: RunInputs, memory_limit: int, workers: int, threads_per_worker: int
+    settings: RunSettings, inputs: RunInputs, before: Manifest, memory_limit: int, workers: int, threads_per_worker: int
 ) -> RunPlan:
     planned = plan_run(
         inputs.store,
@@ -106,7 +104,9 @@ def _plan(
         memory_limit=memory_limit,
         workers=workers,
         threads_per_worker=threads_per_worker,
+        begun_with=before.cells_per_block,
     )
+    planned.warn_of_other_blocks(settings.output, before.cells_per_block)
     if not _calibrates(settings, inputs.screen):
         return planned
     of_reference = inputs.screen is not None and bool(inputs.screen.reference.names)
@@ -177,18 +177,18 @@ class Run:
 
     def __init__(self, settings: RunSettings, client: Client, progress: RunProgress) -> None:
         self.settings, self.client, self.progress = settings, client, progress
-        with recorded_warnings() as self.warned:
-            self.inputs = read_inputs(settings)
-        check_gene_sets(settings, self.inputs.store.genes())
         threads = max(
             (worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()), default=1
         )
         limits = memory_limits(client)
-        self.plan = _plan(settings, self.inputs, min(limits.values()), len(limits), threads)
+        with recorded_warnings() as self.warned:
+            self.inputs = read_inputs(settings)
+            check_gene_sets(settings, self.inputs.store.genes())
+            self.fingerprints = fingerprints(settings, self.inputs.store)
+            self.manifest = Manifest.of_run(settings.output, asdict(settings), self.fingerprints)
+            self.plan = _plan(settings, self.inputs, self.manifest, min(limits.values()), len(limits), threads)
         self.results = ResultStore(settings.output)
         self.counts = counts_of(self.inputs.store, self.plan.cells_per_block)
-        self.fingerprints = fingerprints(settings, self.inputs.store)
-        self.manifest = Manifest.of_run(settings.output, asdict(settings), self.fingerprints)
 
     def run(self, still_held: Callable[[], None]) -> RunSummary:
         """Run all stages, but not after the lock of the output was lost."""
@@ -250,7 +250,8 @@ class Run:
             measured(self.client) as use,
         ):
             details = work()
-        self.manifest.record(name, {**use, "warnings": warned, **details})
+        check_counts_stayed(self.settings, self.fingerprints)
+        self.manifest.record(name, {**use, **self.plan.made_for, "warnings": warned, **details})
         self.peaks.append((use["peak_worker_bytes"], use["peak_client_bytes"]))
         seconds = use.pop("seconds")
         self.progress.stage_finished(name, seconds, resumed=False, note=details["note"], use=use)

@@ -1,12 +1,12 @@
 """What a run will do, from metadata alone: blocks, tasks, bytes read and written, and the peak memory of a task."""
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dask.utils import format_bytes
-
 from normalisr_dask.command_memory import command_bytes
+from normalisr_dask.gene_pair_plan import GenePairPlanner, notes_of_gene_pairs, rows_of_edges, tasks_of_gene_pairs
 from normalisr_dask.graph.calls import SPLIT_EVERY, n_ranges
 from normalisr_dask.graph.inputs import BLOCK_ENTRIES, cells_per_block_of_run
 from normalisr_dask.graph.memory import (
@@ -17,7 +17,7 @@ from normalisr_dask.graph.memory import (
     sufficient_limit,
     task_allowance,
 )
-from normalisr_dask.graph.tile_plan import TilePlan, genes_per_tile, plan_tiles
+from normalisr_dask.graph.tile_plan import TilePlan
 from normalisr_dask.grouping_sums import GroupingPlanner, GroupingSums
 from normalisr_dask.kernels.chebyshev import N_NODES, PIECE_BYTES
 from normalisr_dask.kernels.principal_component import PANEL_VALUES
@@ -29,8 +29,6 @@ from normalisr_dask.wording import counted
 DENSE_COPIES = 4
 #: Rounds of read quality control that real data need, more or less.
 QC_ROUNDS = 4
-#: Bytes of a gene pair in a task that looks for edges among stored P-values, if every pair may be one.
-EDGE_BYTES = 24
 #: Stages that each level of gene sets has.
 LEVEL_STAGES = ("coex", "edges", "go")
 #: Copies of covariates of cells beside a block of counts, and of a piece of what is interpolated to genes.
@@ -39,10 +37,9 @@ ROWS_OF_CELLS, PIECES = 4, 4
 GENES_OF_SET = 2_000
 #: Compressed bytes of a stored entry, more or less.
 STORED_ENTRY_BYTES = 2.5
-#: Seconds of a core for each entry that a stage reads, for each stored gene pair that is looked at, and for each task;
-#: about. Only their ratios matter.
+#: Seconds of a core for each entry that a stage reads, and for each task; about. Only their ratios matter.
 ENTRY_SECONDS = {"qc": 40e-9, "normalisation": 70e-9, "de": 50e-9, "go": 70e-9}
-EDGE_SECONDS, TASK_SECONDS = 30e-9, 2e-3
+TASK_SECONDS = 2e-3
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,27 @@ class RunPlan:
     threads_per_worker: int
     cells_per_block: int
     groupings: GroupingPlanner
-    gene_pairs: "GenePairPlanner"
+    gene_pairs: GenePairPlanner
 
     def tiles(self, n_genes: int, n_cells: int) -> TilePlan:
         """Return how the tests of the gene pairs of so many genes and cells are shared out."""
         return self.gene_pairs.tiles(n_genes, n_cells, self.cells_per_block)
+
+    @property
+    def made_for(self) -> dict[str, int]:
+        """What the manifest says of the blocks of a stage: their cells, and what decided on them."""
+        names = ("cells_per_block", "memory_limit", "workers", "threads_per_worker")
+        return {name: getattr(self, name) for name in names}
+
+    def warn_of_other_blocks(self, output: str, begun_with: int) -> None:
+        """Warn where the stages of an output that are done were made in blocks of more cells than now fit."""
+        if begun_with not in (0, self.cells_per_block):
+            msg = (
+                f"{output} was begun in blocks of {begun_with:,} cells, for which a worker has too little memory now: "
+                f"what is not done is made in blocks of {self.cells_per_block:,}, so that last digits may differ from "
+                "those of one run; give the --memory-limit that it was begun with for the same"
+            )
+            warnings.warn(msg, stacklevel=2)
 
     @property
     def cells_per_dense_block(self) -> int:
@@ -138,55 +151,6 @@ class RunPlan:
         )
 
 
-@dataclass(frozen=True)
-class GenePairPlanner:
-    """What the plans of the stages ``coex`` and ``edges`` depend on.
-
-    Attributes
-    ----------
-    stored
-        Whether P-values of all pairs are stored, so that edges are found in these.
-    entries_per_cell
-        Stored counts of a cell, on average.
-    n_cells, n_covariates
-        Numbers of cells of the store and of covariates.
-    workers, task_bytes
-        Tasks that run at a time, and the bytes that each may use.
-    """
-
-    stored: bool
-    entries_per_cell: float
-    n_cells: int
-    n_covariates: int
-    workers: int
-    task_bytes: int
-
-    def tiles(self, n_genes: int, n_cells: int, cells_per_block: int) -> TilePlan:
-        """Return how the tests of the gene pairs of so many genes and cells are shared out."""
-        return plan_tiles(
-            n_genes,
-            n_cells,
-            n_entries=int(self.entries_per_cell * n_cells),
-            cells_per_block=cells_per_block,
-            rows_of_cells=2 * self.n_covariates + 4,
-            workers=self.workers,
-            task_bytes=self.task_bytes,
-        )
-
-    def tasks(self, n_genes: int, cell_blocks: int, cells_per_block: int) -> dict[str, int]:
-        """Return about how many tasks the two stages have."""
-        plan = self.tiles(n_genes, self.n_cells, cells_per_block)
-        n_tiles = plan.n_tile_rows * (plan.n_tile_rows + 1) // 2
-        tests = 22 * cell_blocks + 2 * plan.n_tasks + 12 * n_tiles + 50
-        edges = math.ceil(n_genes / max(1, rows_of_edges(n_genes, self.task_bytes)))
-        return {"coex": tests, "edges": edges if self.stored else tests}
-
-    def seconds(self, n_genes: int, cells_per_block: int) -> dict[str, float]:
-        """Return about how long the two stages take."""
-        tests = self.tiles(n_genes, self.n_cells, cells_per_block).seconds
-        return {"coex": tests, "edges": EDGE_SECONDS * n_genes**2 / self.workers if self.stored else tests}
-
-
 def _tasks(cell_blocks: int) -> dict[str, int]:
     """Return about how many tasks the stages have that read all cells, fitted to what Dask's scheduler has counted."""
     return {
@@ -207,6 +171,7 @@ def plan_run(
     memory_limit: int,
     workers: int,
     threads_per_worker: int,
+    begun_with: int = 0,
 ) -> RunPlan:
     """Plan a run over a whole store; quality control will make it smaller.
 
@@ -226,6 +191,9 @@ def plan_run(
         Bytes of a worker.
     workers, threads_per_worker
         Of the cluster.
+    begun_with
+        Cells a block of stages that are done, which are kept if they fit: others would give other last digits. 0 for
+        none.
 
     Raises
     ------
@@ -243,12 +211,12 @@ def plan_run(
         at_a_time,
         allowed,
     )
-    sizes = _block_sizes(store, sums, gene_pairs, coex, go_levels)
+    sizes = _block_sizes(store, sums, gene_pairs, coex, go_levels, begun_with)
     sufficient, then = memory_limit, sizes
     while then.largest.n_bytes > task_allowance(sufficient, threads_per_worker):  # a larger limit makes another plan
         sufficient = sufficient_limit(then.largest, threads_per_worker)
         with_more = replace(gene_pairs, task_bytes=task_allowance(sufficient, threads_per_worker))
-        then = _block_sizes(store, sums, with_more, coex, go_levels)
+        then = _block_sizes(store, sums, with_more, coex, go_levels, begun_with)
     check_fits(sizes.largest, memory_limit, threads_per_worker, sufficient=sufficient)
     cells_per_block = sizes.cells_per_block
     cell_blocks = math.ceil(store.n_cells / cells_per_block)
@@ -271,7 +239,7 @@ def plan_run(
         for name in ENTRY_SECONDS
     } | gene_pairs.seconds(store.n_genes, cells_per_block)
     notes = dict.fromkeys(ENTRY_SECONDS, f"blocks: {cell_blocks:,} × {cells_per_block:,} cells")
-    notes |= _notes_of_gene_pairs(tiles, coex, allowed)
+    notes |= notes_of_gene_pairs(tiles, coex, allowed)
     notes["qc"] += f", about {QC_ROUNDS} rounds"
     of_groupings = counted(submissions, "submission", "submissions")
     notes["de"] += f", {grouping_blocks:,} × {blocks.per_block:,} groupings in {of_groupings}"
@@ -330,15 +298,17 @@ def _block_sizes(
     gene_pairs: GenePairPlanner,
     coex: Literal["all", "edges"] | None,
     go_levels: int | None,
+    begun_with: int,
 ) -> _BlockSizes:
     """Return the largest blocks whose tasks fit into the bytes of a task, or the smallest if none do."""
     allowed, at_a_time = gene_pairs.task_bytes, gene_pairs.workers
     block_entries, groupings_per_block = BLOCK_ENTRIES, sums.groupings_per_block(at_a_time)
     while True:
-        cells_per_block = cells_per_block_of_run(store.n_genes, store.n_cells, store.n_entries, block_entries)
+        planned = cells_per_block_of_run(store.n_genes, store.n_cells, store.n_entries, block_entries)
+        cells_per_block = begun_with or planned
         tasks = _largest_tasks(store, cells_per_block, groupings_per_block, sums)
         if coex is not None:
-            tasks |= _gene_pair_tasks(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
+            tasks |= tasks_of_gene_pairs(gene_pairs.tiles(store.n_genes, store.n_cells, cells_per_block), coex, allowed)
         if go_levels is not None:
             tasks["go"] = _gene_set_task(store, cells_per_block)
         sizes = _BlockSizes(cells_per_block, groupings_per_block, tasks)
@@ -346,6 +316,8 @@ def _block_sizes(
             return sizes
         if sizes.largest is tasks.get("de") and groupings_per_block > 1:
             groupings_per_block = sums.fewer_per_block(groupings_per_block, at_a_time)
+        elif begun_with:
+            begun_with, groupings_per_block = 0, sums.groupings_per_block(at_a_time)
         elif cells_per_block > 1:
             block_entries //= 2
         else:
@@ -405,25 +377,6 @@ def _stage_bytes(
     }
 
 
-def rows_of_edges(n_genes: int, allowed: int) -> int:
-    """Return how many rows of stored P-values a task of so many bytes looks at: a tile, or an even share of one."""
-    side = genes_per_tile(n_genes)
-    shares = math.ceil(EDGE_BYTES * side * max(1, n_genes) / (0.8 * max(1, allowed)))
-    return max(1, side // shares)
-
-
-def _gene_pair_tasks(tiles: TilePlan, coex: Literal["all", "edges"], allowed: int) -> dict[str, TaskPlan]:
-    """Return the largest task of each stage of gene pairs."""
-    sums = TaskPlan("sums of a group of tiles of gene pairs", tiles.task_bytes)
-    if coex == "edges":
-        return {"edges": sums}
-    height = rows_of_edges(tiles.n_genes, allowed)
-    rows = TaskPlan(
-        "rows of gene pairs", EDGE_BYTES * height * tiles.n_genes + dense_block_bytes(height, tiles.side, 3)
-    )
-    return {"coex": sums, "edges": rows}
-
-
 def _gene_set_task(store: CountStore, cells_per_block: int) -> TaskPlan:
     """Return the largest task that makes the principal component of a gene set."""
     genes = min(store.n_genes, GENES_OF_SET)
@@ -436,15 +389,3 @@ def _gene_pair_bytes(store: CountStore, tiles: TilePlan, coex: str | None) -> di
     one_pass = one_pass_bytes(store.n_entries, store.n_cells)
     passes, pairs = (1 + len(tiles.groups)) * one_pass, 16 * store.n_genes**2
     return {"coex": (passes, pairs), "edges": (pairs if coex == "all" else passes, 8 * store.n_genes)}
-
-
-def _notes_of_gene_pairs(tiles: TilePlan, coex: Literal["all", "edges"] | None, allowed: int) -> dict[str, str]:
-    """Return what to know of the stages of gene pairs."""
-    handed_over = format_bytes(tiles.bytes_handed_over) if tiles.bytes_handed_over else "nothing"
-    passes = counted(len(tiles.groups), "pass", "passes")
-    tests = (
-        f"tiles of {tiles.side:,} × {tiles.side:,} genes, {passes} over the counts, "
-        f"ranges of cells: {tiles.n_ranges:,}, {handed_over} from worker to worker"
-    )
-    rows = f"blocks of {rows_of_edges(tiles.n_genes, allowed):,} × {tiles.n_genes:,} genes"
-    return {"coex": tests, "edges": rows if coex == "all" else tests}

@@ -1,6 +1,7 @@
 """What a run reads beside the counts: groupings and covariates, aligned to the cells of the store."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +174,23 @@ def fingerprints(settings: RunSettings, store: CountStore) -> dict[str, Any]:
         obs = store.obs()
         prints |= {f"column {name!r} of the cells": _fingerprint_of_column(obs[name]) for name in columns}
     return {"counts": matrix | fingerprint(as_path(settings.store) / METADATA), **prints}
+
+
+def check_counts_stayed(settings: RunSettings, fingerprints: Mapping[str, Any]) -> None:
+    """Refuse results of counts that were replaced while these were made.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the store is not there any more, or another one.
+    """
+    found = fingerprint(as_path(settings.store) / METADATA)
+    if any(fingerprints["counts"][name] != value for name, value in found.items()):
+        msg = (
+            f"{settings.store} was replaced while the run read it; choose another output folder for what it holds now, "
+            "or put the counts back and run the same command again"
+        )
+        raise ValueError(msg)
 
 
 def _fingerprint_of_column(column: pd.Series) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Schedulers, workers and runs are real processes; hosts are network namespaces.
 """
 
+import json
 import os
 import re
 import signal
@@ -32,8 +33,6 @@ from hosts import network
 from slurm import slurm
 from tls_files import tls_files
 
-from normalisr_dask.pipeline import plan
-from normalisr_dask.settings import RunSettings
 from normalisr_dask.testing import simulate_screen, write_cell_ranger_folder
 
 pytestmark = pytest.mark.slow
@@ -67,12 +66,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 def test_less_memory_gives_the_same_results_from_smaller_blocks(whole: Undisturbed, tmp_path: Path) -> None:
     usual, output = whole.store.with_name("out"), tmp_path / "out"
-    groupings = str(whole.store.with_name("guides.tsv.gz"))
-    asked = RunSettings(str(whole.store), str(output), groupings=groupings, coex=True)
-    plans = [plan(asked, memory_limit=limit * 10**6, workers=2, threads_per_worker=1) for limit in (1500, 600)]
-    assert plans[1].cells_per_block < plans[0].cells_per_block / 4
-    finish(start_run(whole.store, output, "--workers", "2", "--memory-limit", "600MB"))
-    assert stages(output) == STAGES
+    less_memory = ("--workers", "2", "--memory-limit", "600MB")
+    finish(start_run(whole.store, output, *less_memory))
+    assert blocks(output) < blocks(usual) / 4
     for stage in STAGES:
         expected, found = (xr.open_zarr(folder / "results.zarr", group=stage).load() for folder in (usual, output))
         for name in expected.data_vars:
@@ -81,6 +77,23 @@ def test_less_memory_gives_the_same_results_from_smaller_blocks(whole: Undisturb
                 np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, atol=absolute, err_msg=name)
             else:
                 np.testing.assert_array_equal(found[name], expected[name])
+
+    # begun with less memory, it goes on with more in the same blocks
+    interrupted = tmp_path / "interrupted"
+    run = start_run(whole.store, interrupted, *less_memory)
+    wait_until(lambda: "normalisation" in stages(interrupted), run)
+    run.kill()
+    run.communicate()
+    finish(start_run(whole.store, interrupted, "--workers", "2", "--memory-limit", "1500MB"))
+    assert results(interrupted) == results(output) != whole.results
+
+
+def blocks(output: Path) -> int:
+    """Return the cells of a block, which all stages have."""
+    (cells,) = {
+        stage["cells_per_block"] for stage in json.loads((output / "manifest.json").read_text())["stages"].values()
+    }
+    return int(cells)
 
 
 def test_workers_join_and_leave(whole: Undisturbed, tmp_path: Path) -> None:

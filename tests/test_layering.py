@@ -45,8 +45,10 @@ LAYOUT: dict[str, set[str]] = {
     "stage_use": {"cluster", "process_memory"},
     "grouping_sums": {"graph", "steps"},
     "command_memory": {"storage"},
+    "gene_pair_plan": {"graph", "wording"},
     "planning": {
         "command_memory",
+        "gene_pair_plan",
         "grouping_sums",
         "graph",
         "kernels",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -438,10 +439,46 @@ def test_plan_refuses_what_does_not_fit_and_names_a_limit_that_does(
 
 def test_smaller_memory_makes_smaller_blocks(settings: RunSettings) -> None:
     large = plan(settings, **LIMITS)
-    small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("560MB")}))
+    small = plan(settings, **(LIMITS | {"memory_limit": parse_bytes("535MB")}))
     assert small.cells_per_block < large.cells_per_block
     assert max(stage.peak_task_bytes for stage in small.stages) < max(stage.peak_task_bytes for stage in large.stages)
     assert all(before.note != after.note for before, after in zip(large.stages, small.stages, strict=True))
+
+
+def test_blocks_of_stages_that_are_done_are_kept_or_a_warning_says_so(settings: RunSettings, client: Client) -> None:
+    run(replace(settings, groupby=None, reference=None, covariate_columns=()), client)
+    done = replace(settings, groupby=None, reference=None, covariate_columns=(), coex=True)
+    begun = json.loads((Path(settings.output) / "manifest.json").read_text())["stages"]["qc"]["cells_per_block"]
+    assert plan(done, **(LIMITS | {"memory_limit": parse_bytes("9GB")})).cells_per_block == begun
+    with pytest.warns(UserWarning, match=f"begun in blocks of {begun} cells, .* too little memory now"):
+        fewer = plan(done, **(LIMITS | {"memory_limit": parse_bytes("560MB")})).cells_per_block
+    assert fewer < begun
+
+
+def test_counts_that_are_replaced_during_a_run_end_it(settings: RunSettings, client: Client, tmp_path: Path) -> None:
+    store, other = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    shutil.copytree(settings.store, store)
+    shutil.copytree(settings.store, other)
+    metadata = json.loads((other / "zarr.json").read_text())
+    metadata["attributes"]["normalisr_dask"]["total_count"] += 1
+    (other / "zarr.json").write_text(json.dumps(metadata))
+
+    class Replacing(Silent):
+        def stage_started(self, name: str, title: str, n_tasks: int) -> None:
+            if name == "normalisation":
+                store.rename(tmp_path / "before.zarr")
+                other.rename(store)
+
+    asked = replace(settings, store=str(store))
+    with pytest.raises(ValueError, match=r"a\.zarr was replaced while the run read it"):
+        run(asked, client, progress=Replacing())
+    assert list(json.loads((Path(settings.output) / "manifest.json").read_text())["stages"]) == ["qc"]
+    with pytest.raises(ValueError, match="holds a run on other counts"):
+        run(asked, client)
+    store.rename(other)
+    (tmp_path / "before.zarr").rename(store)
+    run(asked, client)
+    assert group(settings, "de")["pvalue"].notnull().all()
 
 
 @pytest.mark.parametrize(

@@ -217,17 +217,18 @@ class _GroupTask:
         of_genes = dict(zip(self.by_gene, vectors[len(self.by_cell) :], strict=True))
         group = self.plan.groups[int(group_number[0])]
         edges = np.cumsum((0, *self.plan.sides)).tolist()
-        runs = tuple((edges[first], edges[last]) for first, last in dict.fromkeys((group.rows, group.columns)))
-        first_row, first_column = runs[0][0], runs[-1][0]
+        # a row of tiles by itself: BLAS would round otherwise in a longer run of genes, and every plan has other runs
+        rows = sorted({*range(*group.rows), *range(*group.columns)})
+        runs = tuple((edges[row], edges[row + 1]) for row in rows)
         sums = np.zeros((self.plan.values_of(group), 1))
         tiles = [(tile, _tile_of(sums, tile, self.plan, group.tiles)) for tile in group.tiles]
         for start, stop in pairwise(np.cumsum((0, *self.ranges[int(range_number[0])])).tolist()):
             slices = {name: values[..., start:stop] for name, values in cell_vectors.items()}
             block = self.read(source, start, stop)
             made = self.residuals(block, runs=runs, **slices, **of_genes, **self.constants)
-            for (i, j), total in tiles:
-                left = made[0][edges[i] - first_row : edges[i + 1] - first_row]
-                self.add_product(total, left, made[-1][edges[j] - first_column : edges[j + 1] - first_column])
+            of_row = dict(zip(rows, made, strict=True))
+            for (row, column), total in tiles:
+                self.add_product(total, of_row[row], of_row[column])
         return sums
 
 

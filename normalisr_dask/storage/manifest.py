@@ -135,6 +135,11 @@ class Manifest:
         """Return what was recorded of a stage that is done."""
         return dict(self.content["stages"][stage])
 
+    @property
+    def cells_per_block(self) -> int:
+        """Cells of the blocks in which the first of the stages was made that are done; 0 if none is."""
+        return next((int(stage.get("cells_per_block", 0)) for stage in self.content["stages"].values()), 0)
+
     def record(self, stage: str, details: Mapping[str, Any]) -> None:
         """Record a stage as done, with seconds, peak memory and whatever else is known."""
         self.content["stages"][stage] = dict(details)
