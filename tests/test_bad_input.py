@@ -24,6 +24,7 @@ TABLES = {
     "info": stores.INFO,
     "assign-guides": stores.ASSIGN_GUIDES,
     "run": runs.RUN_INPUTS,
+    "logs": runs.LOGS,
     "groupings": runs.GROUPINGS,
     "screen": runs.SCREEN,
     "computed": runs.COMPUTED,

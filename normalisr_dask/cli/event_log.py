@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from normalisr_dask.cli.messages import PROGRAM, describe, tell
+from normalisr_dask.storage.locations import as_path, is_local
+from normalisr_dask.storage.outputs import store_around
+
+#: What every event has.
+KEYS = {"time", "event"}
+#: Bytes in which the first line of a log ends.
+FIRST_LINE = 10_000
 
 
 class EventLog:
@@ -40,7 +47,7 @@ class EventLog:
 
 
 @contextmanager
-def event_log(path: str | None, command: str) -> Iterator[EventLog]:
+def event_log(path: str | None, command: str, output: str | None = None) -> Iterator[EventLog]:
     """Log that a command has started, what it warns of, and how it ends.
 
     Parameters
@@ -49,16 +56,21 @@ def event_log(path: str | None, command: str) -> Iterator[EventLog]:
         File to add lines to; None for no log.
     command
         Name of the command.
+    output
+        What the command writes, where no log may be.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
+    ValueError
+        If it holds something else than events, or would lie inside a store or the output.
     """
     if path is None:
         yield EventLog(None)
         return
-    with Path(path).open("ab", buffering=0) as file:
+    _check(path, output)
+    with as_path(path).open("ab", buffering=0) as file:
         log, start = EventLog(file), time.perf_counter()
         log.write("started", command=command, version=version(PROGRAM), host=platform.node(), process=os.getpid())
         try:
@@ -69,6 +81,41 @@ def event_log(path: str | None, command: str) -> Iterator[EventLog]:
             log.write("failed", error=" ".join(said.split()), seconds=_since(start))
             raise
         log.write("finished", seconds=_since(start))
+
+
+def _check(path: str, output: str | None) -> None:
+    """Refuse a file that is not for events, before anything is added to it: it may be an input."""
+    if not is_local(path):
+        msg = f"--log-json: {path} is a URL, expected a file of this machine"
+        raise ValueError(msg)
+    file = as_path(path).resolve()
+    if not file.parent.is_dir():
+        msg = f"--log-json: there is no folder {file.parent} for {path}; make it, or give another file"
+        raise FileNotFoundError(msg)
+    if file.is_dir():
+        msg = f"--log-json: {path} is a folder, expected a file"
+        raise ValueError(msg)
+    store = store_around(file)
+    if store is not None:
+        msg = f"--log-json: {path} would lie inside the store {store}; give a file elsewhere"
+        raise ValueError(msg)
+    if output is not None and is_local(output) and as_path(output).resolve() in (file, *file.parents):
+        msg = f"--log-json: {path} is where the command's own output goes, {output}; give a file elsewhere"
+        raise ValueError(msg)
+    if file.is_file() and not _holds_events(file):
+        msg = f"--log-json: {path} holds something else than a log of earlier commands; give a new file, or such a log"
+        raise ValueError(msg)
+
+
+def _holds_events(path: Path) -> bool:
+    """Whether a file is empty, or begins as a log does."""
+    with path.open("rb") as file:
+        line = file.readline(FIRST_LINE)
+    try:
+        event = json.loads(line) if line else dict.fromkeys(KEYS)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and event.keys() >= KEYS
 
 
 def _since(start: float) -> float:

@@ -15,7 +15,7 @@ MANY_GUIDES = 4
 
 def assign_guides(guides: str, output: str, log: LogOptions, **options: Any) -> None:
     """Assign guides to cells, write the groupings, and tell what came out."""
-    with show_entries("assign-guides", log) as show:
+    with show_entries("assign-guides", log, output) as show:
         outcome = write_guide_groupings(guides, output, **options, progress=show)
     _print_outcome(outcome, moi=options["moi"])
 

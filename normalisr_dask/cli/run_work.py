@@ -65,7 +65,7 @@ def run(
         go_names=go_names,
     )
     cluster_settings = settings_of(cluster)
-    with event_log(log.log_json, "run") as events:
+    with event_log(log.log_json, "run", output) as events:
         if dry_run or cluster_settings.is_local:  # what is wrong is said at once, before processes start
             run_plan = _plan(settings, cluster_settings)
         if dry_run:
@@ -81,7 +81,7 @@ def run(
 
 def demo(output: str, cluster: ClusterOptions, log: LogOptions, *, seed: int) -> None:
     """Run everything on simulated data and compare with the truth."""
-    with event_log(log.log_json, "demo") as events:
+    with event_log(log.log_json, "demo", output) as events:
         with computing(settings_of(cluster)) as client, show_stages(TITLES, events) as progress:
             summary = run_demo(output, client, progress=progress, seed=seed)
         _print_summary(summary)

@@ -33,7 +33,7 @@ def ingest(
     overwrite: bool,
 ) -> None:
     """Convert count matrices to a count store, and tell what is in it."""
-    with show_entries("ingest", log) as show:
+    with show_entries("ingest", log, store) as show:
         written = ingest_counts(
             inputs,
             store,
@@ -49,9 +49,9 @@ def ingest(
 
 
 @contextmanager
-def show_entries(command: str, log: LogOptions) -> Iterator[ProgressCallback]:
+def show_entries(command: str, log: LogOptions, output: str) -> Iterator[ProgressCallback]:
     """Show and log how far a command has read counts while the block runs."""
-    with event_log(log.log_json, command) as events, show_bytes(events) as display:
+    with event_log(log.log_json, command, output) as events, show_bytes(events) as display:
 
         def show(event: ProgressEvent) -> None:
             display.advance(event.stage, event.bytes_done, event.bytes_total, f"{event.n_entries:,} entries")

@@ -53,6 +53,27 @@ RUN_INPUTS = cases(
     ("annotation names without gene sets", "run counts.zarr -o out --coex --go-names f", "need the annotations they belong to (--go)"),
 )
 
+LOGS = cases(
+    ("log over groupings", "run counts.zarr -o out --groupings guides.tsv --log-json guides.tsv --dry-run",
+     "--log-json: guides.tsv holds something else than a log of earlier commands; give a new file"),
+    ("log over groupings in gzip", "run counts.zarr -o out --groupings guides.tsv.gz --log-json guides.tsv.gz --dry-run",
+     "--log-json: guides.tsv.gz holds something else than a log", text("guides.tsv.gz", gzip.compress(b"cell\tg0\n" * 40))),
+    ("log over the metadata of a store", "run counts.zarr -o out --log-json counts.zarr/zarr.json", "--log-json: counts.zarr/zarr.json would lie inside the store /"),
+    ("log deep inside a store", "run counts.zarr -o out --log-json counts.zarr/X/log.json", "--log-json: counts.zarr/X/log.json would lie inside the store /"),
+    ("log over a manifest", "run counts.zarr -o finished --log-json finished/manifest.json", "--log-json: finished/manifest.json is where the command's own output goes, finished"),
+    ("log over the manifest of another run", "run counts.zarr -o out --log-json finished/manifest.json", "--log-json: finished/manifest.json holds something else"),
+    ("log in place of the output", "run counts.zarr -o out --log-json ./out --dry-run", "--log-json: ./out is where the command's own output goes, out"),
+    ("log in the output", "run counts.zarr -o out --log-json out/log.json", "--log-json: out/log.json is where", folder("out")),
+    ("log in no folder", "run counts.zarr -o out --log-json no/log.json", "--log-json: there is no folder /"),
+    ("folder in place of a log", "run counts.zarr -o out --log-json plain", "--log-json: plain is a folder, expected a file"),
+    ("log at a URL", "run counts.zarr -o out --log-json s3://bucket/log.json", "--log-json: s3://bucket/log.json is a URL"),
+    ("log of another program", "run counts.zarr -o out --log-json log.json", "--log-json: log.json holds something else", text("log.json", '{"level": "info"}\n')),
+    ("log over an input of ingest", "ingest counts.h5ad new.zarr --log-json counts.h5ad", "--log-json: counts.h5ad holds something else"),
+    ("log in place of a store", "ingest plain new.zarr --log-json new.zarr", "--log-json: new.zarr is where the command's own output goes, new.zarr"),
+    ("log in place of groupings", "assign-guides plain -o new.mtx --log-json new.mtx", "--log-json: new.mtx is where"),
+    ("log over a demonstration", "demo new --log-json genes.txt", "--log-json: genes.txt holds something else"),
+)
+
 GROUPINGS = cases(
     ("file and column", "run counts.zarr -o out --groupby guide --groupings guides.tsv", "not both"),
     ("reference without a column", "run counts.zarr -o out --reference g0", "a reference level needs the column it belongs to (--groupby)"),

@@ -29,6 +29,44 @@ def test_lines_are_added_to_those_of_earlier_commands(tmp_path: Path) -> None:
     assert times == sorted(times)
 
 
+def test_a_log_may_be_an_empty_file_or_no_regular_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.touch()
+    for file in (str(path), "/dev/null"):
+        with event_log(file, "run"):
+            pass
+    assert [event["event"] for event in events_of(path)] == ["started", "finished"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08\0", b"cell\tg0\n", b"{\n", b"[1]\n", b"[" * 20_000, b'{"time": 1}\n', b"\n"]
+)
+def test_nothing_is_added_to_what_is_no_log(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(content)
+    with (
+        pytest.raises(ValueError, match="holds something else than a log of earlier commands"),
+        event_log(str(path), "run"),
+    ):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_log_is_not_taken_into_a_store_or_an_output_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "counts.zarr").mkdir()
+    (tmp_path / "counts.zarr" / "zarr.json").write_text("{}")
+    (tmp_path / "out").mkdir()
+    for folder, output, said in (("counts.zarr", None, "inside the store"), ("out", tmp_path / "out", "own output")):
+        link = tmp_path / f"link_to_{folder}"
+        link.symlink_to(folder)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match=said), event_log(f"{link}/log", "run", output and str(output)):
+            pass
+        assert sorted(tmp_path.rglob("*")) == before
+    with event_log(f"{tmp_path}/counts.zarr/../log", "run"):
+        pass
+
+
 def log_command(path: Path, *, ends_with: BaseException | None = None, warns: str | None = None) -> None:
     with event_log(str(path), "run"):
         for _ in range(2 if warns else 0):
