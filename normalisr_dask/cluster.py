@@ -9,7 +9,7 @@ import gc
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from distributed.system import memory_limit as machine_memory
 from normalisr_dask.cluster_connection import address_in_file, client_of_scheduler
 from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
 from normalisr_dask.ctrl_c import CtrlCPutOff, children_without_ctrl_c
+from normalisr_dask.graph.memory import TaskTooLargeError
 from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count
 from normalisr_dask.wording import counted
@@ -69,6 +70,17 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": 128 << 20,
 }
 Answer = TypeVar("Answer")
+
+
+class LocalOptionsError(ValueError):
+    """What only shapes a local cluster was given for a running one; ``names`` has the fields, or options."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{', '.join(names)}: only for a local cluster; a running scheduler's workers are set where they are "
+            "started (dask worker --nworkers, --nthreads, --memory-limit, --local-directory)"
+        )
+        self.names = names
 
 
 class ClusterSize(NamedTuple):
@@ -188,13 +200,9 @@ class ClusterSettings:
             "local_directory": self.local_directory is not None,
             "dashboard": self.dashboard,
         }
-        names = ", ".join(name for name, is_given in given.items() if is_given)
+        names = [name for name, is_given in given.items() if is_given]
         if names:
-            msg = (
-                f"{names}: only for a local cluster; a running scheduler's workers are set where they are started "
-                "(dask worker --nworkers, --nthreads, --memory-limit, --local-directory)"
-            )
-            raise ValueError(msg)
+            raise LocalOptionsError(names)
 
     def _check_tls(self) -> None:
         """Refuse half an encryption."""
@@ -373,7 +381,10 @@ def _client_of_running_scheduler(settings: ClusterSettings) -> Iterator[Client]:
         raise ValueError(msg)
     seconds = (settings.answer_seconds, settings.worker_seconds)
     with _quiet_logs(), client_of_scheduler(address, _security(settings), *seconds) as client:
-        yield client
+        try:
+            yield client
+        except TaskTooLargeError as error:
+            raise ValueError(error.of_started_workers) from error
 
 
 def _security(settings: ClusterSettings) -> Security | None:

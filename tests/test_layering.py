@@ -35,7 +35,7 @@ LAYOUT: dict[str, set[str]] = {
     "cluster_connection": {"cluster_encryption", "cluster_versions", "worker_plugin"},
     "ctrl_c": set(),
     "cluster": {
-        *("cluster_connection", "cluster_encryption", "ctrl_c", "process_memory", "validation", "wording"),
+        *("cluster_connection", "cluster_encryption", "ctrl_c", "graph", "process_memory", "validation", "wording"),
         "worker_plugin",
     },
     "steps": {"graph", "kernels", "notebook", "ontology"} | FOUNDATIONS,

@@ -11,7 +11,7 @@ from distributed import Client, Future, KilledWorker
 from rich.console import Console
 
 from normalisr_dask.cli.options import ClusterOptions
-from normalisr_dask.cluster import ClusterSettings, connect
+from normalisr_dask.cluster import ClusterSettings, LocalOptionsError, connect
 from normalisr_dask.process_memory import parse_memory
 
 #: A worker above 80 % of its memory begins no task before it is below; where all are for so long, none will be.
@@ -19,11 +19,14 @@ SECONDS_OF_PATIENCE = 60.0
 
 
 def settings_of(options: ClusterOptions) -> ClusterSettings:
-    """Turn what was typed into settings; reads the amount of memory."""
+    """Turn what was typed into settings, and names of these into options; reads the amount of memory."""
     values = asdict(options)
     if options.memory_limit is not None:
         values["memory_limit"] = parse_memory(options.memory_limit)
-    return ClusterSettings(**values)
+    try:
+        return ClusterSettings(**values)
+    except LocalOptionsError as error:
+        raise LocalOptionsError([f"--{name.replace('_', '-')}" for name in error.names]) from error
 
 
 @contextmanager

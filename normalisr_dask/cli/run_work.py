@@ -114,11 +114,9 @@ def _names(typed: str | None) -> tuple[str, ...]:
 def _plan(settings: RunSettings, cluster: ClusterSettings) -> RunPlan:
     """Plan for a local cluster without starting it, or for the workers of a running one."""
     if cluster.is_local:
-        size = cluster.local_size()
-    else:
-        with connect(cluster) as client:
-            size = cluster_size(client)
-    return plan(settings, **size._asdict())
+        return plan(settings, **cluster.local_size()._asdict())
+    with connect(cluster) as client:
+        return plan(settings, **cluster_size(client)._asdict())
 
 
 def _print_plan(run_plan: RunPlan) -> None:

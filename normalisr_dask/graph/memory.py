@@ -40,6 +40,31 @@ class TaskPlan:
     n_bytes: int
 
 
+class TaskTooLargeError(ValueError):
+    """A task that does not fit into a worker; says which options of a local cluster to turn.
+
+    Parameters
+    ----------
+    found
+        What the task needs and what is allowed.
+    sufficient
+        Limit of a worker that suffices, in bytes.
+    threads_per_worker
+        Tasks a worker runs at a time.
+
+    Attributes
+    ----------
+    of_started_workers
+        The same of workers that others have started, which take no options of ours.
+    """
+
+    def __init__(self, found: str, sufficient: int, threads_per_worker: int) -> None:
+        limit, several = f"--memory-limit {sufficient / 1e9:.2f}GB or more", threads_per_worker > 1
+        super().__init__(f"{found}; give {limit}{', or fewer --threads-per-worker' if several else ''}")
+        threads = ", or fewer threads (--nthreads)" if several else ""
+        self.of_started_workers = f"{found}; start workers with more memory (dask worker {limit}){threads}"
+
+
 def task_allowance(memory_limit: int, threads_per_worker: int) -> int:
     """Return the bytes that a task may use.
 
@@ -83,22 +108,19 @@ def check_fits(task: TaskPlan, memory_limit: int, threads_per_worker: int, *, su
 
     Raises
     ------
-    ValueError
+    TaskTooLargeError
         With the bytes needed and allowed, and which options to turn.
     """
     allowed = task_allowance(memory_limit, threads_per_worker)
     if task.n_bytes <= allowed:
         return
     enough = sufficient or sufficient_limit(task, threads_per_worker)
-    fewer_threads = ", or fewer --threads-per-worker" if threads_per_worker > 1 else ""
-    msg = (
+    found = (
         f"the largest task ({task.name}) needs {format_bytes(task.n_bytes)}, allowed are "
         f"{format_bytes(max(allowed, 0))} of a worker's {format_bytes(memory_limit)} "
-        f"({counted(threads_per_worker, 'thread', 'threads')}, {format_bytes(PROCESS_BYTES)} for the process); "
-        f"give --memory-limit {enough / 1e9:.2f}GB or more"
-        f"{fewer_threads}"
+        f"({counted(threads_per_worker, 'thread', 'threads')}, {format_bytes(PROCESS_BYTES)} for the process)"
     )
-    raise ValueError(msg)
+    raise TaskTooLargeError(found, enough, threads_per_worker)
 
 
 def sparse_block_bytes(n_entries: int) -> int:

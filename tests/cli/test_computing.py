@@ -1,11 +1,17 @@
 """Workers that cannot go on end a command in one line."""
 
+import logging
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from distributed import LocalCluster
+from typer.testing import CliRunner
 
+from normalisr_dask.cli.app import app
 from normalisr_dask.cli.computing import computing
 from normalisr_dask.cluster import ClusterSettings
 
@@ -47,3 +53,25 @@ def test_workers_that_are_paused_for_a_while_go_on() -> None:
         assert waiting.status == "pending"
         client.run(let_go)
         assert waiting.result(timeout=20) == 1
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_too_little_memory_of_workers_that_others_started_names_their_options(
+    count_store: Path, tmp_path: Path, *, dry_run: bool
+) -> None:
+    with LocalCluster(
+        n_workers=1,
+        memory_limit=400_000_000,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        words = ["run", str(count_store), "-o", str(tmp_path / "out"), "--scheduler", cluster.scheduler_address]
+        result = CliRunner().invoke(app, words + ["--dry-run"] * dry_run)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert re.search(
+        r" 381\.47 MiB .*; start workers with more memory \(dask worker --memory-limit 0\.\d\dGB or more\)", line
+    )
+    assert line.count("--memory-limit") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import pytest
 
 from normalisr_dask.graph.memory import (
     TaskPlan,
+    TaskTooLargeError,
     check_fits,
     dense_block_bytes,
     sparse_block_bytes,
@@ -35,6 +36,17 @@ def test_a_task_that_does_not_fit_is_refused_with_a_limit_that_suffices(threads)
     check_fits(task, round(suggested * 1e9), threads)
     with pytest.raises(ValueError, match="the largest task"):
         check_fits(task, round((suggested - 0.01) * 1e9), threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_of_workers_that_others_started_their_options_are_named(threads):
+    with pytest.raises(TaskTooLargeError) as refusal:
+        check_fits(TaskPlan("normvar", 10**9), 10**9, threads)
+    message = refusal.value.of_started_workers
+    assert message.startswith("the largest task (normvar) needs 0.93 GiB, allowed are ")
+    assert re.search(r"; start workers with more memory \(dask worker --memory-limit [\d.]+GB or more\)", message)
+    assert ("--nthreads" in message) == (threads > 1)
+    assert "--threads-per-worker" not in message
 
 
 def test_a_limit_below_the_process_itself_allows_nothing():
