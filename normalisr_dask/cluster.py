@@ -29,7 +29,7 @@ from normalisr_dask.cluster_encryption import check_tls_files, security_of_files
 from normalisr_dask.ctrl_c import CtrlCPutOff, children_without_ctrl_c
 from normalisr_dask.graph.memory import TaskTooLargeError
 from normalisr_dask.process_memory import peak_bytes, take_use
-from normalisr_dask.validation import check_count
+from normalisr_dask.validation import check_count, check_writable
 from normalisr_dask.wording import counted
 from normalisr_dask.worker_plugin import WorkerSettings
 
@@ -242,6 +242,8 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
         If the scheduler file does not appear in time.
     ValueError
         If the scheduler file is not one.
+    ValueError
+        If local workers cannot write to their folder.
     ConnectionError
         If no scheduler answers in time, or something else answers.
     ConnectionError
@@ -323,6 +325,8 @@ def cluster_size(client: Client) -> ClusterSize:
 @contextmanager
 def _local_client(settings: ClusterSettings) -> Iterator[Client]:
     """Start a local cluster, and end it with the block."""
+    if settings.local_directory is not None:
+        check_writable(settings.local_directory, "--local-directory")
     if settings.dashboard and find_spec("bokeh") is None:
         msg = "the dashboard needs the package bokeh: pip install 'normalisr-dask[dashboard]'"
         raise ValueError(msg)

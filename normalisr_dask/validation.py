@@ -3,9 +3,12 @@
 Each check returns nothing and raises with what was expected, what was found and, where there is one, a way out.
 """
 
+import os.path
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 _SHOWN_CHOICES = 10
 
@@ -156,3 +159,34 @@ def _check_number(value: float, name: str) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{name} must be a number, not {value!r}"
         raise TypeError(msg)
+
+
+def check_writable(folder: str | Path, option: str) -> None:
+    """Refuse a folder in which nothing can be written, whether it is there or will be made; leaves nothing behind.
+
+    Parameters
+    ----------
+    folder
+        Where something is to be written.
+    option
+        By which it was given, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it or what is above it is a file, or cannot be written to.
+    """
+    path = Path(folder).absolute()
+    existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        msg = f"{existing} is not a folder; give another place with {option}"
+        raise ValueError(msg)
+    try:
+        with TemporaryDirectory(prefix=".normalisr-dask-", dir=existing):
+            pass
+    except OSError as error:
+        msg = (
+            f"nothing can be made in {existing} ({error.strerror}), expected a folder that can be written to; "
+            f"give another place with {option}"
+        )
+        raise ValueError(msg) from error

@@ -1,6 +1,7 @@
 """The border checks: what passes, and the line that is shown for what does not."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from normalisr_dask.validation import (
     check_fraction,
     check_positive,
     check_probability,
+    check_writable,
     listing,
 )
 
@@ -73,3 +75,14 @@ def test_long_lists_are_cut_and_counted():
     assert listing([]) == "nothing"
     assert listing(["a", "b"]) == "'a', 'b'"
     assert listing([str(number) for number in range(10_000)], shown=2) == "'0', '1' and 9,998 more"
+
+
+def test_a_folder_to_write_to_may_be_there_or_not_and_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (tmp_path, tmp_path / "new", tmp_path / "a" / "b"):
+        check_writable(folder, "--folder")
+    for folder, found in ((tmp_path / "file", "file"), (tmp_path / "file" / "a", "file"), (tmp_path / "link", "link")):
+        with pytest.raises(ValueError, match=f"/{found} is not a folder; give another place with --folder"):
+            check_writable(folder, "--folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
