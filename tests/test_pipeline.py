@@ -485,6 +485,8 @@ def test_counts_that_are_replaced_during_a_run_end_it(settings: RunSettings, cli
     ("change", "message"),
     [
         ({"store": "/no/such/store.zarr"}, "there is no count store at"),
+        ({"store": ""}, "expected the path of a folder or file, or a URL, found an empty one"),
+        ({"output": ""}, "expected the path of a folder or file, or a URL, found an empty one"),
         ({"groupby": "gilde"}, r"groupby 'gilde' is not one of .*; did you mean 'guide'\?"),
         ({"reference": "nun"}, "none"),
         ({"covariate_columns": ("sex",)}, "covariate_columns 'sex' is not one of"),

@@ -7,16 +7,21 @@ import typer
 
 from normalisr_dask.cli.completion import columns_of_store
 from normalisr_dask.cli.lazy import work
-from normalisr_dask.cli.options import ClusterOptions, takes_option_groups
+from normalisr_dask.cli.options import ClusterOptions, path_given, takes_option_groups
 from normalisr_dask.settings import LinearModelSettings
 
 
 @takes_option_groups
 def pseudobulk(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Count store, or another AnnData-Zarr store of counts.")
+        str,
+        typer.Argument(
+            metavar="STORE", callback=path_given, help="Count store, or another AnnData-Zarr store of counts."
+        ),
     ],
-    output: Annotated[str, typer.Argument(metavar="OUT", help="File to write: .h5ad, or .zarr for a store.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", callback=path_given, help="File to write: .h5ad, or .zarr for a store.")
+    ],
     *,
     by: Annotated[
         str,
@@ -41,9 +46,16 @@ def pseudobulk(
 @takes_option_groups
 def vooma(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Log-expression: .h5ad file or AnnData-Zarr store, samples × genes.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            callback=path_given,
+            help="Log-expression: .h5ad file or AnnData-Zarr store, samples × genes.",
+        ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", callback=path_given, help="Folder for the results.")
+    ],
     *,
     design: Annotated[
         str, typer.Option(metavar="FORMULA", help="Formula over columns of the sample table, such as '~ sex + age'.")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from normalisr_dask.cli.lazy import work
-from normalisr_dask.cli.options import ClusterOptions, takes_option_groups
+from normalisr_dask.cli.options import ClusterOptions, path_given, takes_option_groups
 
 PANEL = "Normalisr's commands, with its arguments, options and files"
 
@@ -29,11 +29,11 @@ class Method(StrEnum):
 
 
 def _argument(name: str, meaning: str) -> Any:
-    return typer.Argument(metavar=name, help=meaning, show_default=False)
+    return typer.Argument(metavar=name, callback=path_given, help=meaning, show_default=False)
 
 
 def _file(name: str, meaning: str) -> Any:
-    return typer.Option(name, metavar="FILE", help=meaning)
+    return typer.Option(name, metavar="FILE", callback=path_given, help=meaning)
 
 
 ReadsIn = Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -37,6 +37,17 @@ class ControlUse(StrEnum):
 
     REFERENCE = "reference"
     NEGATIVE = "negative"
+
+
+Typed = TypeVar("Typed", str | None, list[str])
+
+
+def path_given(value: Typed) -> Typed:
+    """Refuse an empty path, such as a script's variable that is not set leaves: it would be the current folder."""
+    if value == "" or (isinstance(value, list) and "" in value):
+        msg = "expected the path of a folder or file, found an empty one"
+        raise typer.BadParameter(msg)
+    return value
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,12 @@ class ClusterOptions:
     ] = None
     local_directory: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Fast disk for what local workers have to spill.", rich_help_panel=CLUSTER),
+        typer.Option(
+            metavar="FOLDER",
+            callback=path_given,
+            help="Fast disk for what local workers have to spill.",
+            rich_help_panel=CLUSTER,
+        ),
     ] = None
     tls_ca: Annotated[
         str | None,
@@ -106,6 +122,7 @@ class LogOptions:
         str | None,
         typer.Option(
             metavar="FILE",
+            callback=path_given,
             help="Add what happens to this file as JSON, one event a line: plan, stages, warnings, and how it ended.",
         ),
     ] = None

@@ -13,6 +13,7 @@ from normalisr_dask.cli.options import (
     LogOptions,
     QualityOptions,
     ScreenOptions,
+    path_given,
     takes_option_groups,
 )
 
@@ -41,9 +42,14 @@ class CoexStore(StrEnum):
 @takes_option_groups
 def ingest(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Matrices; several are put together, cell after cell.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", callback=path_given, help="Matrices; several are put together, cell after cell."
+        ),
     ],
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder to write, such as counts.zarr.")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", callback=path_given, help="Folder to write, such as counts.zarr.")
+    ],
     *,
     genes: Annotated[
         list[str] | None,
@@ -83,7 +89,9 @@ def ingest(
 
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="STORE|OUT", help="Count store, or output folder of a run.")],
+    path: Annotated[
+        str, typer.Argument(metavar="STORE|OUT", callback=path_given, help="Count store, or output folder of a run.")
+    ],
 ) -> None:
     """Tell what is in a count store or an output folder.
 
@@ -99,11 +107,16 @@ def assign_guides(
     guides: Annotated[
         str,
         typer.Argument(
-            metavar="GUIDES", help="UMI counts of guides: any INPUT of ingest (guides in place of genes), or a store."
+            metavar="GUIDES",
+            callback=path_given,
+            help="UMI counts of guides: any INPUT of ingest (guides in place of genes), or a store.",
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Groupings to write: .mtx, .mtx.gz or .parquet.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", callback=path_given, help="Groupings to write: .mtx, .mtx.gz or .parquet."
+        ),
     ],
     *,
     guide_names: Annotated[
@@ -154,9 +167,14 @@ def assign_guides(
 @takes_option_groups
 def run(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Count store, or another AnnData-Zarr store of counts.")
+        str,
+        typer.Argument(
+            metavar="STORE", callback=path_given, help="Count store, or another AnnData-Zarr store of counts."
+        ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", callback=path_given, help="Folder for the results.")
+    ],
     *,
     coex: Annotated[bool, typer.Option("--coex", help="Test every pair of genes for co-expression, too.")] = False,
     qcut: Annotated[
@@ -234,7 +252,7 @@ def run(
 
 
 def report(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Output folder of a run.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", callback=path_given, help="Output folder of a run.")],
 ) -> None:
     """Write OUT/report.html of a run: figures and tables, one file for any browser, without network.
 
@@ -246,7 +264,9 @@ def report(
 
 @takes_option_groups
 def demo(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")] = "normalisr-dask-demo",
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", callback=path_given, help="Folder to write.")
+    ] = "normalisr-dask-demo",
     *,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
     cluster: ClusterOptions,

@@ -43,9 +43,12 @@ def as_path(location: str | Path) -> Path:
     ImportError
         If it is a URL, and a package that is needed for it is not installed.
     ValueError
-        If a URL holds credentials.
+        If it is empty, or a URL holds credentials.
     """
     text = str(location).removeprefix("file://")
+    if not text:
+        msg = "expected the path of a folder or file, or a URL, found an empty one"
+        raise ValueError(msg)
     if "://" not in text:
         return Path(text)
     protocol, _, rest = text.partition("://")

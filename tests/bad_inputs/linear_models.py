@@ -8,6 +8,7 @@ from bad_inputs.making import cases, cut, h5
 PSEUDOBULK = cases(
     ("store that is not there", "pseudobulk nowhere.zarr new.h5ad --by guide --scheduler {scheduler}", "there is no count store at nowhere.zarr"),
     ("text in place of a store", "pseudobulk genes.txt new.h5ad --by guide --scheduler {scheduler}", "genes.txt is not a Zarr store"),
+    ("empty path of samples", "pseudobulk counts.zarr '' --by guide", "Invalid value for 'OUT': expected the path"),
     ("unknown suffix", "pseudobulk counts.zarr new.txt --by guide", "'.txt' is not one of '.h5ad', '.zarr'"),
     ("unknown column", "pseudobulk counts.zarr new.h5ad --by guide,plat --scheduler {scheduler}", "no column 'plat' in the table of cells; there is 'guide', 'batch', 'plate', 'well', 'depth', 'gaps'; did you mean 'plate'?"),
     ("column named twice", "pseudobulk counts.zarr new.h5ad --by guide,guide --scheduler {scheduler}", "the column 'guide' more than once"),
@@ -21,6 +22,7 @@ PSEUDOBULK = cases(
 )
 
 VOOMA = cases(
+    ("empty path of results", "vooma samples.h5ad -o '' --design ~arm --overwrite", "Invalid value for '--output' / '-o': expected the path"),
     ("nothing there", "vooma nowhere.h5ad -o new --design ~arm", "there is no file or store at nowhere.h5ad"),
     ("text", "vooma genes.txt -o new --design ~arm", "genes.txt is neither an .h5ad file nor a Zarr store"),
     ("truncated HDF5", "vooma samples.h5ad -o new --design ~arm", "samples.h5ad", cut("samples.h5ad")),

@@ -27,6 +27,7 @@ COUNTS = cases(
     ("NaN for counts", "qc_reads counts.tsv genes.txt cells.txt g c", "counts.tsv, row 1, column 2: expected a count", edit("counts.tsv", "2", "nan")),
     ("one output twice", "qc_reads counts.tsv genes.txt cells.txt g g", "g is named as an output twice"),
     ("missing argument", "qc_reads counts.tsv genes.txt cells.txt g", "Missing argument 'cells_out'; try 'normalisr-dask qc_reads"),
+    ("empty path", "qc_reads counts.tsv genes.txt cells.txt '' c", "expected the path of a folder or file, found an empty one"),
     ("file that is not there", "qc_reads none.tsv genes.txt cells.txt g c", "none.tsv does not exist"),
     ("text for Matrix Market", "qc_reads -s counts.tsv genes.txt cells.txt g c", "counts.tsv, line 1: expected a header like"),
     ("unknown option", "qc_reads counts.tsv genes.txt cells.txt g c --cells 3", "No such option: --cells"),

@@ -19,6 +19,9 @@ RUN_INPUTS = cases(
     ("file in the way of results", "run counts.zarr -o genes.txt", "genes.txt"),
     ("other files in the way", "run counts.zarr -o plain", "output folder plain holds other files and no run"),
     ("results in place of the store", "run counts.zarr -o counts.zarr", "counts.zarr"),
+    ("empty path of results", "run counts.zarr -o ''", "Invalid value for '--output' / '-o': expected the path of a folder or file, found an empty one; try"),
+    ("empty path of a store", "run '' -o out", "Invalid value for 'STORE': expected the path of a folder or file, found an empty one; try"),
+    ("empty path of a folder to spill to", "run counts.zarr -o out --local-directory ''", "Invalid value for '--local-directory': expected the path"),
     ("results inside the store", "run counts.zarr -o counts.zarr/out", "counts.zarr/out would lie inside the store"),
     ("results of another run", "run counts.zarr -o finished --groupby guide", "finished holds another run: it has"),
     ("damaged manifest of results", "run counts.zarr -o finished", "finished/manifest.json is damaged", cut("finished/manifest.json")),
@@ -70,6 +73,7 @@ LOGS = cases(
     ("log over the manifest of another run", "run counts.zarr -o out --log-json finished/manifest.json", "--log-json: finished/manifest.json holds something else"),
     ("log in place of the output", "run counts.zarr -o out --log-json ./out --dry-run", "--log-json: ./out is where the command's own output goes, out"),
     ("log in the output", "run counts.zarr -o out --log-json out/log.json", "--log-json: out/log.json is where", folder("out")),
+    ("log without a name", "run counts.zarr -o out --log-json ''", "Invalid value for '--log-json': expected the path"),
     ("log in no folder", "run counts.zarr -o out --log-json no/log.json", "--log-json: there is no folder /"),
     ("folder in place of a log", "run counts.zarr -o out --log-json plain", "--log-json: plain is a folder, expected a file"),
     ("log at a URL", "run counts.zarr -o out --log-json s3://bucket/log.json", "--log-json: s3://bucket/log.json is a URL"),
@@ -190,6 +194,8 @@ COMPUTED = cases(
 )
 
 REPORT = cases(
+    ("empty path of results", "report ''", "Invalid value for 'OUT': expected the path"),
+    ("empty path of a demonstration", "demo ''", "expected the path of a folder or file, found an empty one"),
     ("no results", "report nowhere", "there is no folder nowhere"),
     ("part of the results", "report finished/results.zarr", "finished/results.zarr is a part of the output /"),
     ("file", "report genes.txt", "genes.txt holds no run"),

@@ -132,6 +132,8 @@ INGEST = cases(
     ("inputs of the same cells", "ingest plain plain new.zarr", "4 cell names are in more than one input"),
     ("no gene in common", "ingest plain matrix new.zarr --join inner", "the 2 inputs have no gene in common",
      text("plain/genes.tsv", "a\nb\nc\nd\ne\n")),
+    ("empty path of a store", "ingest plain ''", "Invalid value for 'STORE': expected the path of a folder or file, found an empty one"),
+    ("empty path among inputs", "ingest plain '' new.zarr", "expected the path of a folder or file, found an empty one"),
     ("store that is there", "ingest plain counts.zarr", "there is already a store at counts.zarr"),
     ("file in the way", "ingest plain genes.txt --overwrite", "genes.txt exists and is not a store"),
     ("input in the way", "ingest plain plain --overwrite", "plain exists and is not a store"),
@@ -140,6 +142,7 @@ INGEST = cases(
 )
 
 INFO = cases(
+    ("empty path", "info ''", "Invalid value for 'STORE|OUT': expected the path"),
     ("nothing there", "info nowhere.zarr", "there is no count store at nowhere.zarr"),
     ("empty folder", "info box", "box is neither a count store nor the output of a run; `normalisr-dask ingest` makes", folder("box")),
     ("text", "info genes.txt", "genes.txt is neither a count store nor the output of a run"),
@@ -174,6 +177,8 @@ INFO = cases(
 ASSIGN_GUIDES = cases(
     ("guide counts that are not there", "assign-guides nowhere.mtx -o new.mtx", "nowhere.mtx does not exist"),
     ("unknown kind of groupings", "assign-guides plain -o new.xlsx", "new.xlsx: groupings are written as .mtx, .mtx.gz, .parquet"),
+    ("empty path of groupings", "assign-guides plain -o ''", "Invalid value for '--output' / '-o': expected the path"),
+    ("empty path of guide counts", "assign-guides '' -o new.mtx", "Invalid value for 'GUIDES': expected the path"),
     ("groupings that are there", "assign-guides plain -o guides.mtx", "guides.mtx is already there"),
     ("groupings in no folder", "assign-guides plain -o no/new.mtx", "no to write new.mtx into"),
     ("folder in the way of groupings", "assign-guides plain -o new.mtx --overwrite", "new.mtx is a folder", folder("new.mtx")),
