@@ -154,14 +154,19 @@ def coex_label(n_genes: int, n_cells: int) -> str:
 
 
 def with_ratios(results: dict[str, Any], cells: list[int]) -> dict[str, Any]:
-    """Add how seconds and peaks grow from a number of cells to four times as many; of coex also with the genes."""
+    """Add how seconds and peaks grow from a number of cells to four times as many, and what a second worker gives."""
     for part in ("ingest", "exclude", "covariates"):
         for few, many in pairwise(cells):
             of_few, of_many = (results.get(part, {}).get(str(number)) for number in (few, many))
             if many == 4 * few and of_few and of_many:
                 peak = "peak_tree_megabytes" if part == "ingest" else "peak_worker_megabytes"
                 of_many["ratio_of_seconds"] = of_many["seconds"] / of_few["seconds"]
+                for stage, measured in of_many.get("stages", {}).items():
+                    measured["ratio_of_seconds"] = measured["seconds"] / of_few["stages"][stage]["seconds"]
                 of_many["ratio_of_peaks"] = of_many[peak] / of_few[peak]
+    one, two = (results.get("workers", {}).get(number) for number in ("1", "2"))
+    if one and two:
+        two["times_as_fast_as_one"] = one["seconds"] / two["seconds"]
     *smaller, largest = (results.get("coex", {}).get(coex_label(*size)) for size in COEX_SIZES)
     for what, of_few in zip(("a_quarter_of_the_cells", "half_the_genes"), smaller, strict=True):
         if of_few and largest:
