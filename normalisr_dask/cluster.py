@@ -31,7 +31,7 @@ from normalisr_dask.graph.memory import TaskTooLargeError
 from normalisr_dask.process_memory import peak_bytes, take_use
 from normalisr_dask.validation import check_count, check_writable
 from normalisr_dask.wording import counted
-from normalisr_dask.worker_plugin import WorkerSettings
+from normalisr_dask.worker_plugin import EnoughMemory, WorkerSettings
 
 LOOPBACK = "127.0.0.1"
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^/]+:\d+")
@@ -303,6 +303,19 @@ def memory_limits(client: Client) -> dict[str, int]:
         left out; if all have, one is waited for.
     """
     return _answers(client, _memory_limit)
+
+
+def keep_out_small_workers(client: Client, task_bytes: int) -> None:
+    """Have workers turned away, with a warning, that join from now on and have too little memory for a task.
+
+    Parameters
+    ----------
+    client
+        A connected client.
+    task_bytes
+        Of the largest task that was planned for the workers that are there.
+    """
+    client.register_plugin(EnoughMemory(task_bytes))
 
 
 def cluster_size(client: Client) -> ClusterSize:

@@ -18,7 +18,7 @@ from distributed.versions import VersionMismatchWarning
 
 from normalisr_dask.cluster_encryption import configured_security
 from normalisr_dask.cluster_versions import SameVersions, refuse_other_versions
-from normalisr_dask.worker_plugin import WorkerSettings
+from normalisr_dask.worker_plugin import EnoughMemory, WorkerSettings
 
 
 def address_in_file(path: Path, seconds: float) -> str:
@@ -170,6 +170,7 @@ def _prepare_workers(client: Client, address: str, seconds: float) -> None:
     try:
         client.register_plugin(SameVersions(expected))
         client.register_plugin(WorkerSettings())
+        client.register_plugin(EnoughMemory(0))  # in place of that of an earlier command
     except Exception as error:  # whatever a worker raised while it read the plugins
         msg = (
             f"the workers of the Dask scheduler at {address} cannot load normalisr_dask "

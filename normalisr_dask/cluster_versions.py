@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distributed import Client, Status, Worker
+from distributed import Client, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.versions import get_versions
+
+from normalisr_dask.worker_plugin import turn_away
 
 # What decides whether tasks can be read elsewhere, and the last bits of what they give.
 _PACKAGES = ["dask", "distributed", "numba", "numpy", "scipy", "zarr", "normalisr-dask"]
@@ -32,12 +34,7 @@ class SameVersions(WorkerPlugin):
         """Dask calls this before the worker reads a task."""
         found = _versions(get_versions(packages=_PACKAGES))
         if found != self.expected:
-            text = (
-                f"the worker at {worker.address} {_difference(found, self.expected)}, and was turned away; {_WAY_OUT}"
-            )
-            worker.log_event("warn", text)  # clients warn of it
-            worker.status = Status.paused  # tasks that are on their way go to others
-            worker.loop.add_callback(worker.close, reason=text)
+            turn_away(worker, _difference(found, self.expected), _WAY_OUT)
 
 
 def refuse_other_versions(client: Client) -> Versions:

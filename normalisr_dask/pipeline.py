@@ -11,7 +11,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from normalisr_dask.calibration import QQ_POINTS, calibrate
-from normalisr_dask.cluster import memory_limits, worker_peaks
+from normalisr_dask.cluster import keep_out_small_workers, memory_limits, worker_peaks
 from normalisr_dask.gene_pairs import store_gene_pairs, store_network
 from normalisr_dask.gene_set_levels import GeneSetLevels, check_gene_sets, level_titles
 from normalisr_dask.grouping_sums import GroupingBlocks
@@ -193,6 +193,7 @@ class Run:
     def run(self, still_held: Callable[[], None]) -> RunSummary:
         """Run all stages, but not after the lock of the output was lost."""
         start, self.still_held = time.perf_counter(), still_held
+        keep_out_small_workers(self.client, self.plan.largest_task_bytes)
         self.peaks = [(max(worker_peaks(self.client).values(), default=0), peak_bytes())]
         self.manifest = Manifest.begin(self.settings.output, asdict(self.settings), self.fingerprints)
         self.manifest.record_warnings(self.warned)

@@ -118,6 +118,12 @@ class RunPlan:
             warnings.warn(msg, stacklevel=2)
 
     @property
+    def largest_task_bytes(self) -> int:
+        """What a worker that joins later must have for a task, as those that are there have."""
+        allowed = task_allowance(self.memory_limit, self.threads_per_worker)
+        return min(allowed, max(stage.peak_task_bytes for stage in self.stages))
+
+    @property
     def cells_per_dense_block(self) -> int:
         """Cells of a block that a task makes dense, of which it holds some copies."""
         bytes_of_cell = dense_block_bytes(self.groupings.sums.n_genes, 1, DENSE_COPIES)

@@ -5,11 +5,44 @@ from typing import Any
 
 import scipy.linalg  # noqa: F401  brings its own BLAS, which can be limited once it is loaded
 from dask.typing import Key
-from distributed import Worker
+from dask.utils import format_bytes
+from distributed import Status, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from threadpoolctl import threadpool_limits
 
+from normalisr_dask.graph.memory import task_allowance
 from normalisr_dask.kernels.association import UntestableGroupingWarning
+from normalisr_dask.wording import counted
+
+
+def turn_away(worker: Worker, why: str, way_out: str) -> None:
+    """Have a worker leave before it runs a task."""
+    text = f"the worker at {worker.address} {why}, and was turned away; {way_out}"
+    worker.log_event("warn", text)  # clients warn of it
+    worker.status = Status.paused  # tasks that are on their way go to others
+    worker.loop.add_callback(worker.close, reason=text)
+
+
+class EnoughMemory(WorkerPlugin):
+    """Has workers leave that join later with too little memory for what was planned for the others.
+
+    Parameters
+    ----------
+    task_bytes
+        Of the largest task; 0 lets all join.
+    """
+
+    name = "normalisr-dask-enough-memory"
+
+    def __init__(self, task_bytes: int) -> None:
+        self.task_bytes = task_bytes
+
+    def setup(self, worker: Worker) -> None:
+        """Dask calls this before the worker reads a task."""
+        limit = worker.memory_manager.memory_limit
+        if limit and self.task_bytes and task_allowance(limit, worker.state.nthreads) < self.task_bytes:
+            why = f"has {format_bytes(limit)} for {counted(worker.state.nthreads, 'thread', 'threads')}, too little"
+            turn_away(worker, f"{why} for blocks as they were planned", "start workers like the first ones")
 
 
 class WorkerSettings(WorkerPlugin):

@@ -115,6 +115,22 @@ def test_workers_join_and_leave(whole: Undisturbed, tmp_path: Path) -> None:
     assert results(output) == whole.results
 
 
+def test_a_worker_with_too_little_memory_that_joins_later_is_turned_away(whole: Undisturbed, tmp_path: Path) -> None:
+    output, scheduler_file = tmp_path / "out", tmp_path / "scheduler.json"
+    with ExitStack() as cluster:
+        cluster.enter_context(running(*scheduler_command(scheduler_file)))
+        cluster.enter_context(running(*worker_command(scheduler_file, "--memory-limit", "1500MB")))
+        run = start_run(whole.store, output, "--scheduler-file", scheduler_file)
+        wait_until(lambda: "qc" in stages(output), run)
+        with running(*worker_command(scheduler_file, "--memory-limit", "400MB")) as small:
+            small.wait(timeout=PROGRAM_SECONDS)
+        cluster.enter_context(running(*worker_command(scheduler_file, "--memory-limit", "1500MB")))
+        (warning,) = (line for line in finish(run) if "turned away" in line)
+    assert re.search(r"the worker at tcp://\S+ has 381.47 MiB for 1 thread, too little for blocks as", warning)
+    assert stages(output) == STAGES
+    assert results(output) == whole.results
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_scheduler_that_ends_is_one_line_and_another_goes_on(whole: Undisturbed, tmp_path: Path, end: int) -> None:
     output = tmp_path / "out"
