@@ -9,7 +9,7 @@ from normalisr_dask.storage.q_values import SORTED_TESTS
 #: Python with its libraries and Dask's scheduler, before any data.
 PROCESS_BYTES = 400_000_000
 #: Of a cell: its name, its values of some fifty vectors, and their slices.
-CELL_BYTES = 1_200
+CELL_BYTES = 1_400
 #: Of a task that is submitted and not done.
 TASK_BYTES = 5_000
 #: Of a test among those that are sorted together.
