@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -479,6 +480,17 @@ def test_counts_that_are_replaced_during_a_run_end_it(settings: RunSettings, cli
     (tmp_path / "before.zarr").rename(store)
     run(asked, client)
     assert group(settings, "de")["pvalue"].notnull().all()
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_a_store_of_zarr_format_2_gives_the_same_results(settings: RunSettings, client: Client, tmp_path: Path) -> None:
+    with anndata.settings.override(zarr_write_format=2, auto_shard_zarr_v3=False):
+        anndata.read_zarr(settings.store).write_zarr(tmp_path / "older.zarr")
+    done = run(settings, client)
+    older = replace(settings, store=str(tmp_path / "older.zarr"), output=str(tmp_path / "older"))
+    assert run(older, client).groupings == done.groupings
+    assert run(older, client).groupings == done.groupings  # goes on, as nothing has changed
+    xr.testing.assert_identical(group(older, "de"), group(settings, "de"))
 
 
 @pytest.mark.parametrize(
