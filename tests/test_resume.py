@@ -299,7 +299,7 @@ def test_groupings_that_stand_are_not_tested_again_whatever_the_workers(inputs: 
     def arguments(output: Path, n_workers: int = N_WORKERS) -> list[str]:
         named = ["--groupings", tmp_path / "groupings.mtx", "--grouping-names", tmp_path / "names.txt"]
         others = ["--other-groupings", "exclude", "--min-grouping-cells", 1, "--no-report"]
-        others += ["--workers", n_workers, "--memory-limit", "1GB"]
+        others += ["--workers", n_workers, "--memory-limit", "900MB"]
         return [str(word) for word in ("run", inputs / "counts.zarr", "-o", output, *named, *others)]
 
     def planned(n_workers: int) -> re.Match[str]:
