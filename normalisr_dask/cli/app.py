@@ -18,6 +18,7 @@ from normalisr_dask.cli.messages import (
     describe,
     ignore_abandoned_coroutines,
     ignore_failing_destructors,
+    ignore_further_failures,
     log_to_stderr,
     one_line_warnings,
     tell,
@@ -180,6 +181,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a script it is ignored
         signal.signal(signal.SIGINT, interrupt)
     ignore_abandoned_coroutines()
+    ignore_further_failures()
     try:
         app()
     finally:

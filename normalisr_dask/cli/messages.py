@@ -65,6 +65,11 @@ def ignore_abandoned_coroutines() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
+def ignore_further_failures() -> None:
+    """Keep asyncio from telling of those of Zarr's writes that fail beside the one that the command tells of."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def ignore_failing_destructors() -> None:
     """Keep Python from telling of objects that a signal has left half made, and that fail as they go."""
     sys.unraisablehook = lambda _failure: None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that come while an object is made."""
+"""What is not told of what was going on when a command ended early."""
 
 import subprocess
 import sys
@@ -32,3 +32,30 @@ def test_nothing_is_told_of_an_object_that_a_signal_has_left_half_made(number: i
     )
     assert ended.stderr == f"normalisr-dask: {said}: run the same command again to go on\n"
     assert ended.returncode == code
+
+
+FAILING = """
+import asyncio, sys
+from normalisr_dask.cli.app import app, main
+
+async def write(number):
+    raise OSError(f"write {number} failed")
+
+async def write_both():
+    second = asyncio.ensure_future(write(2))
+    await asyncio.sleep(0)
+    await write(1)
+
+@app.command()
+def stop():
+    asyncio.run(write_both())
+
+sys.argv[1:] = ["stop"]
+main()
+"""
+
+
+def test_nothing_is_told_of_what_fails_beside_the_first_failure():
+    ended = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr == "normalisr-dask: error: write 1 failed\n"
+    assert ended.returncode == 2
