@@ -13,7 +13,7 @@ from normalisr_dask.screen import Screen, check_screen_settings, design_screen
 from normalisr_dask.settings import RunSettings
 from normalisr_dask.storage.cell_columns import groupings_from_column, one_hot_covariates
 from normalisr_dask.storage.count_store import CountStore, open_count_store
-from normalisr_dask.storage.locations import METADATA, as_path, has_file
+from normalisr_dask.storage.locations import metadata_file
 from normalisr_dask.storage.manifest import fingerprint
 from normalisr_dask.storage.tables import (
     NamedRows,
@@ -22,8 +22,6 @@ from normalisr_dask.storage.tables import (
     read_groupings,
 )
 from normalisr_dask.validation import check_choice, check_count, check_fraction, check_not_negative, check_probability
-
-METADATA_OF_FORMAT_2 = (".zmetadata", ".zattrs")
 
 
 @dataclass(frozen=True)
@@ -175,13 +173,7 @@ def fingerprints(settings: RunSettings, store: CountStore) -> dict[str, Any]:
     if columns:  # of the store's own table of cells, which may be changed in place
         obs = store.obs()
         prints |= {f"column {name!r} of the cells": _fingerprint_of_column(obs[name]) for name in columns}
-    return {"counts": matrix | _fingerprint_of_store(settings.store), **prints}
-
-
-def _fingerprint_of_store(store: str) -> dict[str, Any]:
-    """Return the fingerprint of the metadata of a store, of either format of Zarr."""
-    files = [as_path(store) / name for name in (METADATA, *METADATA_OF_FORMAT_2)]
-    return fingerprint(next((file for file in files if has_file(file)), files[0]))
+    return {"counts": matrix | fingerprint(metadata_file(settings.store)), **prints}
 
 
 def check_counts_stayed(settings: RunSettings, fingerprints: Mapping[str, Any]) -> None:
@@ -192,7 +184,7 @@ def check_counts_stayed(settings: RunSettings, fingerprints: Mapping[str, Any]) 
     FileNotFoundError, ValueError
         If the store is not there any more, or another one.
     """
-    found = _fingerprint_of_store(settings.store)
+    found = fingerprint(metadata_file(settings.store))
     if any(fingerprints["counts"][name] != value for name, value in found.items()):
         msg = (
             f"{settings.store} was replaced while the run read it; choose another output folder for what it holds now, "

@@ -24,6 +24,8 @@ from zarr.storage import FsspecStore
 
 #: What Zarr knows a group or an array by.
 METADATA = "zarr.json"
+#: What tells of a group of Zarr's format 2: of all in it, or, where that was not written, of itself.
+METADATA_OF_FORMAT_2 = (".zmetadata", ".zattrs")
 #: How arrays are written: with chunks of zeros, too, so that a chunk that is not there is one that is missing.
 ALL_CHUNKS: Any = {"write_empty_chunks": True}
 #: What says so of an array that somebody else could have written.
@@ -84,6 +86,12 @@ def has_bucket(path: Path) -> bool:
 def has_file(path: Path) -> bool:
     """Return whether there is a file; that storage refuses or does not answer is an error, and not taken for a no."""
     return path.is_file() if is_local(path) else path.exists()
+
+
+def metadata_file(store: str | Path) -> Path:
+    """Return the file with the metadata of a store, of either format of Zarr; that of format 3 if there is none."""
+    files = [as_path(store) / name for name in (METADATA, *METADATA_OF_FORMAT_2)]
+    return next((file for file in files if has_file(file)), files[0])
 
 
 def zarr_store(path: Path) -> Any:
